@@ -1,0 +1,1 @@
+"""Configuration: schema, presets and the one loader (no torch, no ray)."""

@@ -1,0 +1,1 @@
+"""Data: from a release folder to uint8 clips."""

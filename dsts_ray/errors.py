@@ -1,0 +1,25 @@
+"""Errors that a user can cause: each says what was given, what is allowed, and what to change."""
+
+
+class DSTSRayError(Exception):
+    """Base of every error a job reports as one message without a traceback."""
+
+
+class ConfigError(DSTSRayError):
+    """The configuration holds an unknown key, an impossible value or a combination that cannot run."""
+
+
+class DataError(DSTSRayError):
+    """A data set, an annotation or a video is missing, malformed or unreadable."""
+
+
+class CheckpointError(DSTSRayError):
+    """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+class ClusterError(DSTSRayError):
+    """The Ray cluster cannot run what was asked for."""
+
+
+class TrackingError(DSTSRayError):
+    """The MLflow server or its registry cannot be reached or refuses what was asked for."""

@@ -1,0 +1,1 @@
+"""Launching: the only place that knows Ray Train and Ray Tune."""

@@ -1,0 +1,1 @@
+"""Models: backbones, DSTS and the recognizer (torch only)."""

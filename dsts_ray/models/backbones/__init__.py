@@ -1,0 +1,1 @@
+"""Backbones: clips in, features out."""

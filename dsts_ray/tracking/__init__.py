@@ -1,0 +1,1 @@
+"""Tracking and registry: the only place that knows MLflow."""
