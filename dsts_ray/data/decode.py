@@ -1,0 +1,264 @@
+"""From a video file or its bytes to uint8 frames: decord first, PyAV for what decord refuses.
+
+Frames are delivered as displayed: the container's rotation is applied, the sample aspect ratio is
+not (pixels stay as stored, as in the usual data sets). Both decoders resize bilinearly, with
+libswscale, while they decode.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import decord
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+from decord._ffi.base import DECORDLimitReachedError
+
+from dsts_ray.errors import DataError
+
+MIN_FRAMES = 2
+MIN_DELIVERED_RATIO = 0.9
+
+# Any frame that decord would replace by a copy of its neighbour is an error.
+_FAULT_TOLERANCE = 1.0e-6
+_DECORD_ERRORS = (
+    decord.DECORDError,
+    DECORDLimitReachedError,
+    RuntimeError,
+    AssertionError,
+)
+
+decord.logging.set_level(decord.logging.QUIET)
+
+
+class VideoInfo(NamedTuple):
+    """What a whole video delivers.
+
+    Attributes:
+        num_frames: Frames the decoder really delivered.
+        fps: Average frames per second, 0 where the container does not say.
+        width: Pixels as displayed, after rotation.
+        height: Pixels as displayed, after rotation.
+        rotation: Clockwise degrees from stored to displayed: 0, 90, 180 or 270.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    rotation: int
+
+
+class _Display(NamedTuple):
+    width: int
+    height: int
+    rotation: int
+    decord_rotates: bool  # decord knows the rotation of the QuickTime family alone
+
+
+def probe(source: str | bytes) -> VideoInfo:
+    """Decode every frame of a video once and say what there is.
+
+    A file cut short is refused when it delivers less than 90 % of the length its own header
+    states; above that, what it delivers counts. A frame that cannot be decoded refuses the video.
+
+    Args:
+        source: Path or encoded bytes of the video.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, damaged, holds no video stream or fewer
+            than 2 frames.
+    """
+    with _opened(source) as (container, stream):
+        num_frames, end_s, display = 0, 0.0, None
+        for frame in container.decode(stream):
+            num_frames += 1
+            display = display or _display(frame, container)
+            end_s = max(end_s, _end_s(frame, stream))
+        if display is None or num_frames < MIN_FRAMES:
+            raise DataError(
+                f"{_name(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} or more"
+            )
+        stated_s, frame_s = _stated_duration_s(container, stream), end_s / num_frames
+        if end_s + frame_s < MIN_DELIVERED_RATIO * stated_s:
+            raise DataError(
+                f"{_name(source)}: truncated: {num_frames} frames decode, which is {end_s:.2f} s "
+                f"of the {stated_s:.2f} s its header states"
+            )
+        fps = float(stream.average_rate or 0)
+    return VideoInfo(num_frames, fps, display.width, display.height, display.rotation)
+
+
+def decode_clip(
+    source: str | bytes,
+    sample: Callable[[int], np.ndarray],
+    *,
+    short_side: int | None,
+    first_frame: int = 0,
+    end_frame: int | None = None,
+) -> np.ndarray:
+    """Decode the chosen frames of a video, resized while decoding.
+
+    Args:
+        source: Path or encoded bytes of the video.
+        sample: Gets the number of frames that the decoder delivers within
+            [first_frame, end_frame) and returns indices into these, int64 [T]. It is called a
+            second time when decord gives up and PyAV takes over.
+        short_side: Pixels of the shorter side; the longer keeps the aspect, rounded to the nearest
+            even number. None keeps the size.
+        first_frame: First frame of the annotated part.
+        end_frame: End of the annotated part, exclusive; beyond the video's end it is clipped. None
+            is the video's end.
+
+    Returns:
+        Frames, uint8 [T, H, W, 3], RGB.
+
+    Raises:
+        DataError: The video cannot be opened or decoded (with the reason of each decoder that was
+            tried), or the annotated part holds no frame.
+    """
+
+    def choose(num_frames: int) -> np.ndarray:
+        end = num_frames if end_frame is None else min(end_frame, num_frames)
+        if end <= first_frame:
+            raise DataError(
+                f"{_name(source)}: the annotated part starts at frame {first_frame} and ends at "
+                f"{end}, but the video delivers {num_frames} frames"
+            )
+        return first_frame + sample(end - first_frame)
+
+    display = _read_display(source)
+    size = _resized(display.width, display.height, short_side)
+    if display.rotation and not display.decord_rotates:
+        decord_reason = "decord: ignores the rotation of this container"
+    else:
+        try:
+            return _decode_with_decord(source, choose, size)
+        except _DECORD_ERRORS as error:
+            decord_reason = f"decord: {_reason(error)}"
+    try:
+        return _decode_with_pyav(source, choose, size)
+    except DataError as error:
+        raise DataError(f"{error} (PyAV); {decord_reason}") from error
+
+
+def _decode_with_decord(
+    source: str | bytes, choose: Callable[[int], np.ndarray], size: tuple[int, int]
+) -> np.ndarray:
+    width, height = size
+    reader = decord.VideoReader(
+        io.BytesIO(source) if isinstance(source, bytes) else source,
+        width=width,
+        height=height,
+        num_threads=1,
+        fault_tol=_FAULT_TOLERANCE,  # pyright: ignore[reportArgumentType]
+    )
+    try:
+        return reader.get_batch(choose(len(reader))).asnumpy()
+    finally:
+        del reader  # decord frees the file and its frame buffers here
+
+
+def _decode_with_pyav(
+    source: str | bytes, choose: Callable[[int], np.ndarray], size: tuple[int, int]
+) -> np.ndarray:
+    with _opened(source) as (container, stream):
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        num_frames = sum(not packet.is_discard for packet in packets)
+    indices = choose(num_frames).tolist()
+    pictures: dict[int, np.ndarray] = {}
+    with _opened(source) as (container, stream):
+        for index, frame in enumerate(container.decode(stream)):
+            if index in indices:
+                pictures[index] = _picture(frame, size)
+            if index >= max(indices):
+                break
+    missing = sorted(set(indices) - pictures.keys())
+    if missing:
+        raise DataError(f"{_name(source)}: frames {missing} of {num_frames} do not decode")
+    return np.stack([pictures[index] for index in indices])
+
+
+@contextmanager
+def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video with PyAV, close it, and turn every failure on the way into a DataError."""
+    if isinstance(source, str) and not Path(source).is_file():
+        raise DataError(f"{source}: there is no such file")
+    size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    if size == 0:
+        raise DataError(f"{_name(source)}: is empty (zero bytes)")
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as container:
+            if not container.streams.video:
+                kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+                raise DataError(f"{_name(source)}: has no video stream (only: {kinds or 'none'})")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    except FFmpegError as error:
+        raise DataError(f"{_name(source)}: does not decode: {_reason(error)}") from error
+
+
+def _read_display(source: str | bytes) -> _Display:
+    with _opened(source) as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise DataError(f"{_name(source)}: no frame decodes")
+        return _display(frame, container)
+
+
+def _display(frame: av.VideoFrame, container: InputContainer) -> _Display:
+    rotation = -90 * round(frame.rotation / 90) % 360
+    width, height = frame.width, frame.height
+    if rotation in (90, 270):
+        width, height = height, width
+    return _Display(width, height, rotation, "mov" in container.format.name.split(","))
+
+
+def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    quarter_turns = round(frame.rotation / 90) % 4
+    width, height = size if quarter_turns % 2 == 0 else size[::-1]
+    picture = frame.to_ndarray(
+        format="rgb24", width=width, height=height, interpolation=Interpolation.BILINEAR
+    )
+    return np.rot90(picture, quarter_turns)
+
+
+def _resized(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    if short_side is None:
+        return width, height
+    long_side = 2 * round(max(width, height) * short_side / min(width, height) / 2)
+    long_side = max(long_side, short_side)
+    return (short_side, long_side) if width < height else (long_side, short_side)
+
+
+def _end_s(frame: av.VideoFrame, stream: VideoStream) -> float:
+    if frame.pts is None or stream.time_base is None:
+        return 0.0
+    return float((frame.pts + frame.duration - (stream.start_time or 0)) * stream.time_base)
+
+
+def _stated_duration_s(container: InputContainer, stream: VideoStream) -> float:
+    """Length by the header, 0 where it states none for the video alone."""
+    if container.format.name == "avi" and stream.average_rate:
+        return float(stream.frames / stream.average_rate)  # its duration is a guess by file size
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return 0.0
+
+
+def _name(source: str | bytes) -> str:
+    return f"video of {len(source)} bytes" if isinstance(source, bytes) else source
+
+
+def _reason(error: BaseException) -> str:
+    """First line of a decoder's message, without its time stamps and source lines in brackets."""
+    return str(error).split("\n", 1)[0].rsplit("] ", 1)[-1] or type(error).__name__

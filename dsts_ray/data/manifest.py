@@ -1,0 +1,140 @@
+"""The manifest: one Parquet table of the videos there are, what they show and where they lie."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dsts_ray.errors import DataError
+
+SCHEMA_VERSION = 1
+UNKNOWN_LABEL = -1
+
+SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.int64(), nullable=False),  # index into the classes, -1 = unknown
+        pa.field("group", pa.string(), nullable=False),  # source video
+        pa.field("path", pa.string()),  # absolute; null when the bytes lie in a shard
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("start_frame", pa.int64(), nullable=False),
+        pa.field("end_frame", pa.int64(), nullable=False),  # exclusive
+        pa.field("num_frames", pa.int64(), nullable=False),  # that the whole file delivers
+        pa.field("fps", pa.float64(), nullable=False),  # 0 = the file does not say
+        pa.field("width", pa.int64(), nullable=False),  # as displayed, after rotation
+        pa.field("height", pa.int64(), nullable=False),
+        pa.field("rotation", pa.int64(), nullable=False),  # degrees clockwise: 0, 90, 180, 270
+    ]
+)
+
+_METADATA_KEY = b"dsts_ray.manifest"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Videos of a data set, schema version 1.
+
+    Attributes:
+        table: One row a video, columns of ``SCHEMA``.
+        classes: Class names; a label is an index into them, or -1 where the class is unknown.
+    """
+
+    table: pa.Table
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse labels that no class stands for."""
+        label = pc.field("label")
+        outside = self.table.filter((label < UNKNOWN_LABEL) | (label >= len(self.classes)))
+        if len(outside):
+            row = outside.slice(0, 1).to_pylist()[0]
+            raise DataError(
+                f"label {row['label']} of video {row['video_id']!r} is outside the "
+                f"{len(self.classes)} classes ({len(outside)} such videos); "
+                f"allowed are 0 to {len(self.classes) - 1}, and -1 for unknown"
+            )
+
+    def __len__(self) -> int:
+        """Count the videos."""
+        return self.table.num_rows
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            DataError: The file is missing, no Parquet, no manifest, of another schema version,
+                lacks columns, holds no video, or a label outside its classes.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(
+                f"there is no manifest at {path}; write one with jobs/prepare_data.py index"
+            )
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        classes = _read_classes(path, table.schema.metadata or {})
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise DataError(f"manifest {path} lacks the columns {', '.join(missing)}; index again")
+        if table.num_rows == 0:
+            raise DataError(f"manifest {path} is empty: it lists no video; index again")
+        try:
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise DataError(f"manifest {path} has columns of other types: {error}") from error
+        try:
+            return cls(table=table, classes=classes)
+        except DataError as error:
+            raise DataError(f"manifest {path}: {error}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write the manifest; a reader sees either the old file or the whole new one."""
+        content = json.dumps({"schema_version": SCHEMA_VERSION, "classes": list(self.classes)})
+        write_parquet(self.table.replace_schema_metadata({_METADATA_KEY: content}), path)
+
+    def split(self, name: str) -> "Manifest":
+        """Select the videos of one split, in the manifest's order.
+
+        Raises:
+            DataError: No video belongs to it.
+        """
+        part = self.table.filter(pc.field("split") == name)
+        if len(part) == 0:
+            present = ", ".join(sorted(self.table["split"].unique().to_pylist()))
+            raise DataError(f"the manifest has no video in split {name!r}; it has: {present}")
+        return Manifest(table=part, classes=self.classes)
+
+
+def write_parquet(table: pa.Table, path: str | Path) -> None:
+    """Write a table under a temporary name in the same folder, then move it into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    if _METADATA_KEY not in metadata:
+        raise DataError(f"{path} is a Parquet file but no manifest: write one with index")
+    content = json.loads(metadata[_METADATA_KEY])
+    version = content["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"manifest {path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            "index again with this version"
+        )
+    return tuple(content["classes"])
