@@ -1,0 +1,244 @@
+"""The configuration of a run as plain frozen dataclasses.
+
+Every field has its default here and nowhere else; a preset states what differs. Allowed
+ranges stand in the annotations (checked by ``load.py``), rules between fields in ``rules.py``.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval, MinLen
+
+Ratio = Annotated[float, Interval(ge=0.0, le=1.0)]
+PositiveRatio = Annotated[float, Interval(gt=0.0, le=1.0)]
+RatioBelowOne = Annotated[float, Interval(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Ge(1)]
+PositiveFloat = Annotated[float, Gt(0.0)]
+NonNegativeFloat = Annotated[float, Ge(0.0)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoConfig:
+    """The procedural data set that ``data.manifest=demo`` makes."""
+
+    layout: Literal["diving48", "ssv2"] = "diving48"
+    """On-disk layout and task."""
+    num_classes: Annotated[int, Interval(ge=2, le=48)] = 16
+    num_train_clips: PositiveInt = 640
+    num_test_clips: PositiveInt = 320
+    size: Annotated[int, Interval(ge=32, le=512)] = 112
+    """Frame height in pixels."""
+    min_frames: Annotated[int, Ge(8)] = 32
+    max_frames: Annotated[int, Ge(8)] = 64
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which videos, and how a video becomes a clip."""
+
+    manifest: str = ""
+    """Parquet file written by ``prepare_data.py index``, or ``demo``, the procedural data set."""
+    train_split: Annotated[str, MinLen(1)] = "train"
+    val_split: Annotated[str, MinLen(1)] = "test"
+    num_frames: PositiveInt = 8
+    """Frames in a clip."""
+    short_side: Annotated[int, Ge(16)] = 256
+    """Short side of the decoded frames, pixels."""
+    crop_size: Annotated[int, Ge(16)] = 224
+    """Height and width of a clip, pixels."""
+    crop_scale: tuple[PositiveRatio, PositiveRatio] = (0.4, 1.0)
+    """Range of the area of a training crop over the area of the frame."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (0.75, 4 / 3)
+    """Range of width over height of a training crop."""
+    flip_probability: Ratio = 0.5
+    """Share of training clips mirrored left to right."""
+    max_bad_ratio: Ratio = 0.05
+    """Share of an epoch's clips that may be undecodable before the run ends with an error."""
+    num_decoders: PositiveInt = 1
+    """Decoding actors for the training stream; evaluation has as many of its own."""
+    cpus_per_decoder: PositiveFloat = 1.0
+    prefetch_batches: PositiveInt = 2
+    demo: DemoConfig = field(default_factory=DemoConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneConfig:
+    """TSM-ResNet with a temporal pyramid neck (TPN)."""
+
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6, 3)
+    """Bottleneck blocks per stage; (3, 4, 6, 3) is ResNet-50."""
+    width: PositiveInt = 64
+    """Channels of the stem; stage i ends in width * 4 * 2**i channels."""
+    shift_div: PositiveInt = 8
+    """TSM moves 1/shift_div of the channels forward and as many backward in time."""
+    neck_channels: PositiveInt = 1024
+    """Channels of the pyramid's levels and of its output."""
+    neck_groups: PositiveInt = 32
+    """Groups of the temporal modulation and level fusion convolutions."""
+    auxiliary_loss_weight: NonNegativeFloat = 0.5
+    """Weight of the auxiliary head's loss on the fourth stage; 0 leaves the head out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Backbone and classification head."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    dropout: RatioBelowOne = 0.5
+    """Dropout before the classifier."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DSTSConfig:
+    """Dynamic Spatio-Temporal Specialization module."""
+
+    enabled: bool = True
+    num_neurons: PositiveInt = 10
+    """Specialized neurons in a layer, N (Table 6)."""
+    num_layers: PositiveInt = 3
+    """Layers, L (Table 7)."""
+    impulse: Literal["sum", "mean", "standardized"] = "standardized"
+    """Normalization of the impulse; ``sum`` is Eq. 2 to the letter."""
+    dispatch: Literal["dense", "sparse"] = "dense"
+    """Neurons computed in training: all (``dense``) or the chosen ones (``sparse``)."""
+    temperature: PositiveFloat = 1.0
+    """Gumbel-softmax temperature (section 4.1)."""
+    groups: PositiveInt = 32
+    """Groups of the spatial and temporal operators."""
+    fuse_groups: PositiveInt = 32
+    """Groups of the fuse convolution, which a layer's neurons share."""
+    channel_shuffle: bool = True
+    """Shuffle channels before the fuse convolution so that groups mix (ours)."""
+    skip: bool = True
+    """One skip connection over all layers (supplement Table 1)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UDLConfig:
+    """Upstream-Downstream Learning, Eq. 9-11."""
+
+    enabled: bool = True
+    inner_lr: NonNegativeFloat = 0.01
+    """Step size of the simulated update, alpha in Eq. 9."""
+    covers: Literal["operators", "module"] = "operators"
+    """What the simulated update moves: S and T (the paper), or all of DSTS downstream and the
+    classifier."""
+    upstream_optimizer: Literal["adamw", "shared"] = "adamw"
+    """``adamw`` without weight decay (ours), or ``shared``: kind and settings of ``optim`` (the
+    paper)."""
+    upstream_lr: PositiveFloat = 0.001
+    """Learning rate of ``adamw``; it follows the schedule of ``optim``."""
+    upstream_clip_norm: NonNegativeFloat = 1.0
+    """Largest norm of the upstream gradient; 0 switches clipping off."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """Optimizer of everything but upstream, and the schedule of both."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveFloat = 0.01
+    """Learning rate at the global batch size of ``train.batch_size``; never rescaled silently."""
+    momentum: RatioBelowOne = 0.9
+    nesterov: bool = True
+    betas: tuple[RatioBelowOne, RatioBelowOne] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 5e-4
+    """Not applied to biases and normalization parameters."""
+    clip_norm: NonNegativeFloat = 20.0
+    """Largest gradient norm; 0 switches clipping off."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Ratio, ...] = (0.5, 0.83)
+    """``step``: shares of the run after which the learning rate falls to a tenth."""
+    warmup_ratio: RatioBelowOne = 0.0
+    """Share of the run in which the learning rate rises linearly from zero."""
+    label_smoothing: RatioBelowOne = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Length of the run, batches, and how often it is evaluated and saved."""
+
+    num_epochs: PositiveInt = 10
+    max_steps: Annotated[int, Ge(0)] = 0
+    """Stop after this many optimizer steps; 0 means after ``num_epochs``."""
+    batch_size: PositiveInt = 64
+    """Global batch: clips in one optimizer step over all workers and accumulated micro-batches."""
+    accumulation_steps: PositiveInt = 1
+    """Micro-batches per worker and optimizer step."""
+    evaluate_every_epochs: PositiveInt = 1
+    """Evaluation and a checkpoint after every so many epochs, and at the end."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept besides the best one."""
+    seed: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Evaluation: one clip, centre crop."""
+
+    batch_size: PositiveInt = 32
+    """Clips in one forward pass of one worker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """DeepSpeed."""
+
+    zero_stage: Annotated[int, Interval(ge=0, le=3)] = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16`` computes in bfloat16 under autocast; parameters stay in float32."""
+    synchronize_batch_norm: bool = True
+    """Batch statistics over all workers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScalingConfig:
+    """Ray Train workers."""
+
+    num_workers: PositiveInt = 1
+    use_gpu: bool = False
+    cpus_per_worker: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackingConfig:
+    """MLflow run and registered model."""
+
+    uri: str = ""
+    """Tracking server; empty means an embedded SQLite store in the storage folder."""
+    experiment: Annotated[str, MinLen(1)] = "dsts_ray"
+    model_name: str = "dsts_ray"
+    """Registered model that the best checkpoint becomes a version of; empty registers nothing."""
+    metric: Literal["val/top1", "val/top5", "val/mean_class_accuracy"] = "val/top1"
+    """Metric (larger is better) that picks the best checkpoint and moves the alias ``champion``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StorageConfig:
+    """Where run folders live."""
+
+    path: str = ""
+    """Folder of run folders; empty means ``runs`` here, or ``$DSTS_HOME/runs`` inside a Ray job."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A run."""
+
+    name: str = ""
+    """Run name (letters, digits, dots, dashes, underscores); empty derives one from preset and
+    configuration, so that the same command resumes."""
+    preset: str = ""
+    """Preset the configuration started from."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    dsts: DSTSConfig = field(default_factory=DSTSConfig)
+    udl: UDLConfig = field(default_factory=UDLConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)

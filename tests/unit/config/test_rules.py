@@ -1,0 +1,125 @@
+import pytest
+
+from dsts_ray.config.load import load_config
+from dsts_ray.config.rules import problems
+from dsts_ray.config.schema import Config
+from dsts_ray.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            "train.batch_size=10 scaling.num_workers=2 train.accumulation_steps=2",
+            "train.batch_size = 10 is not divisible by scaling.num_workers * "
+            "train.accumulation_steps = 2 * 2: use a batch_size of 8 or 12",
+        ),
+        (
+            "train.batch_size=1 scaling.num_workers=2",
+            "train.batch_size = 1 is not divisible by scaling.num_workers * "
+            "train.accumulation_steps = 2 * 1: use a batch_size of 2",
+        ),
+        (
+            "data.crop_size=224 data.short_side=160",
+            "data.crop_size = 224 exceeds data.short_side = 160: use a crop_size of at most 160, "
+            "or a larger short_side",
+        ),
+        (
+            "data.demo.min_frames=40 data.demo.max_frames=20",
+            "data.demo.min_frames = 40 exceeds data.demo.max_frames = 20: lower the first or raise "
+            "the second",
+        ),
+        (
+            "data.crop_scale=[1.0, 0.5]",
+            "data.crop_scale = [1.0, 0.5] must ascend: use [0.5, 1.0]",
+        ),
+        (
+            "data.crop_ratio=[2, 1]",
+            "data.crop_ratio = [2.0, 1.0] must ascend: use [1.0, 2.0]",
+        ),
+        ("optim.betas=[0.9, 0.5]", "optim.betas = [0.9, 0.5] must ascend: use [0.5, 0.9]"),
+        (
+            "optim.milestones=[0.8, 0.5]",
+            "optim.milestones = [0.8, 0.5] must ascend: use [0.5, 0.8]",
+        ),
+        (
+            "optim.schedule=step optim.milestones=[]",
+            "optim.milestones is empty with optim.schedule = step: give one, as in [0.5, 0.83]",
+        ),
+        (
+            "optim.schedule=step optim.warmup_ratio=0.6",
+            "optim.warmup_ratio = 0.6 ends after the first of optim.milestones = [0.5, 0.83]: use "
+            "a warmup_ratio of at most 0.5",
+        ),
+        (
+            "model.backbone.neck_groups=3",
+            "model.backbone.neck_channels = 128 is not divisible by model.backbone.neck_groups = "
+            "3: use a divisor of 128 for model.backbone.neck_groups",
+        ),
+        (
+            "dsts.groups=3",
+            "model.backbone.neck_channels = 128 is not divisible by dsts.groups = 3: use a divisor "
+            "of 128 for dsts.groups",
+        ),
+        (
+            "dsts.fuse_groups=256",
+            "model.backbone.neck_channels = 128 is not divisible by dsts.fuse_groups = 256: use a "
+            "divisor of 128 for dsts.fuse_groups",
+        ),
+        (
+            "data.manifest=",
+            "data.manifest is empty: name the Parquet file written by jobs/prepare_data.py index, "
+            "or demo",
+        ),
+        (
+            "name=../evil",
+            "name = '../evil' becomes a folder's name: use up to 100 letters, digits, dots, dashes "
+            "and underscores, beginning with a letter or digit",
+        ),
+        (
+            "tracking.model_name=a/b",
+            "tracking.model_name = 'a/b' must not contain / or :",
+        ),
+        (
+            "engine.zero_stage=3",
+            "engine.zero_stage = 3 with dsts.enabled and udl.enabled: ZeRO 3 partitions the "
+            "parameters that Eq. 9 must read whole; use zero_stage 0, 1 or 2",
+        ),
+    ],
+    ids=lambda text: text.split("=")[0],
+)
+def test_broken_rule_names_keys_values_and_a_way_out(overrides: str, line: str) -> None:
+    pairs = ["model.backbone.neck_channels=128", *overrides.replace(", ", ",").split()]
+    with pytest.raises(ConfigError) as caught:
+        load_config(preset="demo", overrides=pairs)
+    assert str(caught.value).splitlines()[1:] == [f"  {line}"]
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "a\n", "x" * 101])
+def test_names_that_make_no_safe_folder_are_refused(name: str) -> None:
+    assert len(problems(Config(name=name))) == len(problems(Config())) + 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "dsts.num_neurons=1",
+        "dsts.enabled=false dsts.groups=3",
+        "dsts.enabled=false engine.zero_stage=3",
+        "udl.enabled=false engine.zero_stage=3",
+        "name=a.b-c_1",
+        "data.crop_scale=[0.5,0.5]",
+        "optim.milestones=[]",
+        "optim.schedule=step optim.warmup_ratio=0.5",
+    ],
+)
+def test_sound_combinations_pass(overrides: str) -> None:
+    assert problems(load_config(preset="demo", overrides=overrides.split())) == []
+
+
+def test_all_broken_rules_come_at_once() -> None:
+    with pytest.raises(ConfigError, match="3 problems"):
+        load_config(
+            preset="demo",
+            overrides=["train.batch_size=7", "scaling.num_workers=2", "name=..", "dsts.groups=7"],
+        )
