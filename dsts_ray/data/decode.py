@@ -6,6 +6,7 @@ libswscale, while they decode.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ class _Display(NamedTuple):
     width: int
     height: int
     rotation: int
-    decord_rotates: bool  # decord knows the rotation of the QuickTime family alone
+    container: str
 
 
 def probe(source: str | bytes) -> VideoInfo:
@@ -77,10 +78,11 @@ def probe(source: str | bytes) -> VideoInfo:
     """
     with _opened(source) as (container, stream):
         num_frames, end_s, display = 0, 0.0, None
-        for frame in container.decode(stream):
-            num_frames += 1
-            display = display or _display(frame, container)
-            end_s = max(end_s, _end_s(frame, stream))
+        for packet in container.demux():
+            end_s = max(end_s, _end_s(packet, container))
+            for frame in stream.decode(packet) if packet.stream is stream else ():
+                num_frames += 1
+                display = display or _display(frame, container)
         if display is None or num_frames < MIN_FRAMES:
             raise DataError(
                 f"{_name(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} or more"
@@ -88,8 +90,8 @@ def probe(source: str | bytes) -> VideoInfo:
         stated_s, frame_s = _stated_duration_s(container, stream), end_s / num_frames
         if end_s + frame_s < MIN_DELIVERED_RATIO * stated_s:
             raise DataError(
-                f"{_name(source)}: truncated: {num_frames} frames decode, which is {end_s:.2f} s "
-                f"of the {stated_s:.2f} s its header states"
+                f"{_name(source)}: truncated: ends after {end_s:.2f} s and {num_frames} frames, "
+                f"its header states {stated_s:.2f} s"
             )
         fps = float(stream.average_rate or 0)
     return VideoInfo(num_frames, fps, display.width, display.height, display.rotation)
@@ -135,17 +137,25 @@ def decode_clip(
 
     display = _read_display(source)
     size = _resized(display.width, display.height, short_side)
-    if display.rotation and not display.decord_rotates:
-        decord_reason = "decord: ignores the rotation of this container"
-    else:
+    decord_reason = _decord_weakness(display)
+    if decord_reason is None:
         try:
             return _decode_with_decord(source, choose, size)
         except _DECORD_ERRORS as error:
-            decord_reason = f"decord: {_reason(error)}"
+            decord_reason = _reason(error)
     try:
         return _decode_with_pyav(source, choose, size)
     except DataError as error:
-        raise DataError(f"{error} (PyAV); {decord_reason}") from error
+        raise DataError(f"{error} (PyAV); decord: {decord_reason}") from error
+
+
+def _decord_weakness(display: _Display) -> str | None:
+    """Name what decord would get wrong without a word."""
+    if display.container == "avi":
+        return "not tried: a truncated AVI file ends its process"
+    if display.rotation and "mov" not in display.container:
+        return "not tried: it ignores the rotation of this container"
+    return None
 
 
 def _decode_with_decord(
@@ -194,11 +204,17 @@ def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
     if size == 0:
         raise DataError(f"{_name(source)}: is empty (zero bytes)")
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as container:
+        with av.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source,
+            "r",
+            metadata_errors="replace",
+        ) as container:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams}))
                 raise DataError(f"{_name(source)}: has no video stream (only: {kinds or 'none'})")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{_name(source)}: no decoder knows the codec of its video stream")
             stream.codec_context.thread_count = 1
             yield container, stream
     except FFmpegError as error:
@@ -218,7 +234,7 @@ def _display(frame: av.VideoFrame, container: InputContainer) -> _Display:
     width, height = frame.width, frame.height
     if rotation in (90, 270):
         width, height = height, width
-    return _Display(width, height, rotation, "mov" in container.format.name.split(","))
+    return _Display(width, height, rotation, container.format.name)
 
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
@@ -238,21 +254,19 @@ def _resized(width: int, height: int, short_side: int | None) -> tuple[int, int]
     return (short_side, long_side) if width < height else (long_side, short_side)
 
 
-def _end_s(frame: av.VideoFrame, stream: VideoStream) -> float:
-    if frame.pts is None or stream.time_base is None:
+def _end_s(packet: av.Packet, container: InputContainer) -> float:
+    start = packet.dts if packet.pts is None else packet.pts
+    if start is None:
         return 0.0
-    return float((frame.pts + frame.duration - (stream.start_time or 0)) * stream.time_base)
+    first_s = (container.start_time or 0) / av.time_base
+    return float((start + (packet.duration or 0)) * packet.time_base) - first_s
 
 
 def _stated_duration_s(container: InputContainer, stream: VideoStream) -> float:
-    """Length by the header, 0 where it states none for the video alone."""
+    """Length by the header, 0 where it states none."""
     if container.format.name == "avi" and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration is a guess by file size
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return 0.0
+    return (container.duration or 0) / av.time_base
 
 
 def _name(source: str | bytes) -> str:
@@ -260,5 +274,6 @@ def _name(source: str | bytes) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """First line of a decoder's message, without its time stamps and source lines in brackets."""
-    return str(error).split("\n", 1)[0].rsplit("] ", 1)[-1] or type(error).__name__
+    """First line of a decoder's message, without time stamps and places in its source."""
+    line = str(error).split("\n", 1)[0].rsplit("] ", 1)[-1]
+    return re.sub(r"^\S+\.cc:\d+: ", "", line) or type(error).__name__

@@ -1,0 +1,97 @@
+"""Tiny real videos whose pictures say which frame they are."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+NUM_BITS = 8
+CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
+CODECS |= {".avi": "mpeg4"}
+
+
+def draw_frame(index: int, *, width: int, height: int) -> np.ndarray:
+    """Draw eight vertical bars, dark and light, that spell the index in binary, highest bit left.
+
+    The lower half is tinted red, so that a frame also shows which way up it is.
+    """
+    bits = [(index >> bit) & 1 for bit in reversed(range(NUM_BITS))]
+    bars = np.repeat(np.array(bits, dtype=np.uint8), width // NUM_BITS)
+    bars = np.pad(bars, (0, width - len(bars)), mode="edge")
+    frame = np.broadcast_to((40 + 160 * bars)[None, :, None], (height, width, 3)).copy()
+    frame[height // 2 :, :, 0] += 40
+    return frame
+
+
+def read_index(frame: np.ndarray) -> int:
+    """Read the index from a frame, also after it was resized."""
+    bar = frame.shape[1] / NUM_BITS
+    row = frame[frame.shape[0] // 4, :, 1].astype(int)
+    bits = [row[int((position + 0.5) * bar)] > 120 for position in range(NUM_BITS)]
+    return sum(int(bit) << (NUM_BITS - 1 - place) for place, bit in enumerate(bits))
+
+
+def write_video(
+    path: Path,
+    *,
+    num_frames: int = 12,
+    width: int = 64,
+    height: int = 48,
+    rotation: int = 0,
+    fps: int = 10,
+    keyframe_interval: int = 6,
+    codec: str | None = None,
+    fast_start: bool = False,
+) -> Path:
+    """Write a video, its container and codec by the suffix of its name.
+
+    Args:
+        path: File to write; its folder is made.
+        num_frames: At most 256.
+        width: Stored pixels, even.
+        height: Stored pixels, even.
+        rotation: Counterclockwise degrees by which a player turns the stored picture.
+        fps: Frames per second.
+        keyframe_interval: Frames from one keyframe to the next.
+        codec: Encoder other than the container's usual one.
+        fast_start: Put the header of an mp4 before its frames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"movflags": "faststart"} if fast_start else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec or CODECS[path.suffix], rate=Fraction(fps))
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.gop_size = keyframe_interval
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for index in range(num_frames):
+            picture = draw_frame(index, width=width, height=height)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """Write half a second of silence, and no picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        for _ in range(8):
+            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate = 16000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def truncate(path: Path, ratio: float) -> Path:
+    """Keep the first part of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * ratio)])
+    return path

@@ -1,0 +1,256 @@
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsts_ray.data.decode import (
+    _decode_with_decord,
+    _decode_with_pyav,
+    _resized,
+    decode_clip,
+    probe,
+)
+from dsts_ray.data.sampling import sample_frames
+from dsts_ray.errors import DataError
+from tests.support.videos import read_index, truncate, write_audio, write_video
+
+CONTAINERS = (".mp4", ".mkv", ".webm", ".avi")
+SHARED_VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
+
+
+def all_frames(num_frames: int) -> np.ndarray:
+    return np.arange(num_frames)
+
+
+def middle(num_frames: int) -> np.ndarray:
+    return sample_frames(num_frames, clip_length=8, policy="segments_middle")
+
+
+def indices_of(frames: np.ndarray) -> list[int]:
+    return [read_index(frame) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_probe_counts_what_decodes(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"video{suffix}", num_frames=23, width=64, height=48, fps=10)
+    info = probe(str(path))
+    assert info == (23, 10.0, 64, 48, 0)
+    assert probe(path.read_bytes()) == info
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_frames_are_those_asked_for(tmp_path: Path, suffix: str, as_bytes: bool) -> None:
+    path = write_video(tmp_path / f"video{suffix}", num_frames=30)
+    source = path.read_bytes() if as_bytes else str(path)
+    wanted = np.array([0, 5, 5, 13, 29])
+    seen: list[int] = []
+
+    def sample(num_frames: int) -> np.ndarray:
+        seen.append(num_frames)
+        return wanted
+
+    frames = decode_clip(source, sample, short_side=None)
+    assert frames.shape == (5, 48, 64, 3)
+    assert frames.dtype == np.uint8
+    assert indices_of(frames) == wanted.tolist()
+    assert seen == [30]
+
+
+@pytest.mark.parametrize("decode", [_decode_with_decord, _decode_with_pyav])
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_both_decoders_deliver_every_frame(
+    tmp_path: Path, decode: Callable[..., np.ndarray], suffix: str
+) -> None:
+    path = write_video(tmp_path / f"video{suffix}", num_frames=30)
+    assert indices_of(decode(str(path), all_frames, (64, 48))) == list(range(30))
+
+
+def test_the_annotated_part_is_what_gets_sampled(tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "video.mp4", num_frames=20))
+
+    def frames(first_frame: int, end_frame: int | None) -> list[int]:
+        return indices_of(
+            decode_clip(
+                path, all_frames, short_side=None, first_frame=first_frame, end_frame=end_frame
+            )
+        )
+
+    assert frames(4, 9) == [4, 5, 6, 7, 8]
+    assert frames(17, None) == [17, 18, 19]
+    assert frames(17, 400) == [17, 18, 19]
+    with pytest.raises(DataError, match=r"starts at frame 20 .* delivers 20 frames"):
+        frames(20, 30)
+
+
+def test_resizes_to_the_short_side(tmp_path: Path) -> None:
+    wide = str(write_video(tmp_path / "wide.mp4", width=90, height=64))
+    tall = str(write_video(tmp_path / "tall.mp4", width=64, height=90))
+    assert decode_clip(wide, all_frames, short_side=32).shape == (12, 32, 44, 3)
+    assert decode_clip(tall, all_frames, short_side=32).shape == (12, 44, 32, 3)
+    assert decode_clip(wide, all_frames, short_side=128).shape == (12, 128, 180, 3)
+    assert indices_of(decode_clip(wide, all_frames, short_side=32)) == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "short_side", "expected"),
+    [
+        (340, 256, 128, (170, 128)),
+        (426, 240, 128, (228, 128)),
+        (320, 568, 128, (128, 228)),
+        (50, 50, 33, (33, 33)),
+        (52, 50, 33, (34, 33)),
+        (64, 48, None, (64, 48)),
+    ],
+)
+def test_resized_keeps_the_aspect_with_an_even_long_side(
+    width: int, height: int, short_side: int | None, expected: tuple[int, int]
+) -> None:
+    assert _resized(width, height, short_side) == expected
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("rotation", "clockwise"), [(90, 270), (180, 180), (270, 90)])
+def test_rotation_is_applied(tmp_path: Path, suffix: str, rotation: int, clockwise: int) -> None:
+    upright = str(write_video(tmp_path / f"upright{suffix}"))
+    turned = str(write_video(tmp_path / f"turned{suffix}", rotation=rotation))
+    info = probe(turned)
+    assert (info.width, info.height) == ((64, 48) if rotation == 180 else (48, 64))
+    assert info.rotation == clockwise
+    expected = np.rot90(decode_clip(upright, all_frames, short_side=None), rotation // 90, (1, 2))
+    frames = decode_clip(turned, all_frames, short_side=None)
+    assert np.abs(frames.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("short_side", [None, 40])
+def test_decoders_agree(tmp_path: Path, rotation: int, short_side: int | None) -> None:
+    path = str(write_video(tmp_path / "video.mp4", width=96, height=64, rotation=rotation))
+    info = probe(path)
+    size = _resized(info.width, info.height, short_side)
+    decord_frames = _decode_with_decord(path, all_frames, size).astype(int)
+    pyav_frames = _decode_with_pyav(path, all_frames, size)
+    assert decord_frames.shape == pyav_frames.shape
+    assert np.abs(decord_frames - pyav_frames).mean() < 1
+
+
+def test_what_decord_cannot_open_goes_to_pyav(tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "video.mkv", codec="libsvtav1"))
+    with pytest.raises(Exception, match="cannot find video stream"):
+        _decode_with_decord(path, all_frames, (64, 48))
+    assert indices_of(decode_clip(path, all_frames, short_side=None)) == list(range(12))
+
+
+def damage(path: Path, kind: str) -> Path:
+    match kind:
+        case "missing":
+            return path
+        case "zero bytes":
+            path.touch()
+        case "text":
+            path.write_text("not a video at all " * 100)
+        case "audio":
+            write_audio(path)
+        case "header cut off":
+            truncate(write_video(path, num_frames=40), 0.5)
+        case "frames cut off":
+            write_video(path, num_frames=40, width=320, height=240, fast_start=True)
+            truncate(path, 0.8)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "no such file"),
+        ("zero bytes", "zero bytes"),
+        ("text", "does not decode: Invalid data"),
+        ("audio", "no video stream .only: audio"),
+        ("header cut off", "does not decode: Invalid data"),
+        ("frames cut off", "does not decode: Invalid data"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path: Path, kind: str, reason: str) -> None:
+    path = damage(tmp_path / "bad.mp4", kind)
+    with pytest.raises(DataError, match=rf"bad\.mp4: .*{reason}"):
+        probe(str(path))
+    with pytest.raises(DataError, match=rf"bad\.mp4: .*{reason}"):
+        decode_clip(str(path), all_frames, short_side=None)
+    if kind != "missing":
+        with pytest.raises(DataError, match=reason):
+            probe(path.read_bytes())
+
+
+def test_both_decoders_reasons_are_named(tmp_path: Path) -> None:
+    path = damage(tmp_path / "bad.mp4", "frames cut off")
+    with pytest.raises(DataError, match=r"\(PyAV\); decord: \w+"):
+        decode_clip(str(path), all_frames, short_side=None)
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mkv", ".avi"])
+def test_a_file_cut_short_that_still_opens_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"bad{suffix}", num_frames=60, width=320, height=240)
+    truncate(path, 0.6)
+    with pytest.raises(DataError, match=r"truncated: ends after 3"):
+        probe(str(path))
+
+
+@pytest.mark.parametrize(("suffix", "keyframe_interval"), [(".mkv", 1), (".webm", 6), (".avi", 1)])
+def test_a_file_that_lost_a_few_frames_is_clipped(
+    tmp_path: Path, suffix: str, keyframe_interval: int
+) -> None:
+    path = tmp_path / f"short{suffix}"
+    write_video(path, num_frames=60, width=320, height=240, keyframe_interval=keyframe_interval)
+    truncate(path, 0.92)
+    num_frames = probe(str(path)).num_frames
+    assert 54 <= num_frames < 60
+    frames = decode_clip(str(path), all_frames, short_side=None)
+    assert indices_of(frames) == list(range(num_frames))
+
+
+def test_one_frame_is_no_video(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "still.mp4", num_frames=1)
+    with pytest.raises(DataError, match=r"still\.mp4: holds 1 frame\(s\)"):
+        probe(str(path))
+    assert probe(str(write_video(tmp_path / "two.mp4", num_frames=2))).num_frames == 2
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    good = str(write_video(tmp_path / "good.mp4"))
+    bad = str(damage(tmp_path / "bad.mp4", "frames cut off"))
+
+    def open_files() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    decode_clip(good, all_frames, short_side=24)
+    before = open_files()
+    for index in range(200):
+        decode_clip(good, middle, short_side=24)
+        if index % 20 == 0:
+            probe(good)
+            with pytest.raises(DataError):
+                decode_clip(bad, all_frames, short_side=24)
+    assert open_files() == before
+
+
+@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="extra videos are not at hand")
+def test_videos_from_elsewhere() -> None:
+    refused = []
+    for path in sorted(SHARED_VIDEOS.iterdir()):
+        if path.suffix == ".md":
+            continue
+        try:
+            info = probe(str(path))
+        except DataError as error:
+            refused.append(str(error).split(": ")[0])
+            continue
+        size = _resized(info.width, info.height, 64)
+        frames = decode_clip(str(path), middle, short_side=64)
+        pyav_frames = _decode_with_pyav(str(path), middle, size)
+        assert frames.shape == (8, size[1], size[0], 3)
+        assert np.abs(frames.astype(int) - pyav_frames).mean() < 1
+    assert refused == [str(SHARED_VIDEOS / "corrupted.mp4")]
