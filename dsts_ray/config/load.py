@@ -44,7 +44,8 @@ def load_config(
     Args:
         preset: Name of a packaged preset (see ``preset_names``).
         file: YAML file with sections as in the schema.
-        overrides: ``key=value`` with dotted keys and YAML values; of equal keys the last wins.
+        overrides: ``key=value`` with dotted keys; values are YAML, but for text fields the text as it
+            stands. Of equal keys the last wins.
 
     Raises:
         ConfigError: One line for every unknown key, impossible value and broken rule.
@@ -168,15 +169,18 @@ def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str,
             problems.append(f"{override}: must have the form key=value, as in dsts.num_neurons=6")
             continue
         try:
-            value = yaml.safe_load(text)
+            value = text if key in _text_keys() else yaml.safe_load(text)
         except yaml.YAMLError:
             problems.append(f"{key} = {text}: is not valid YAML")
             continue
-        field = config_fields().get(key)
-        if field and isinstance(field.default, str) and not isinstance(value, str):
-            value = text  # name=2026 and storage.path= mean text
         values.update(_leaves({key: value}))
     return values
+
+
+@cache
+def _text_keys() -> set[str]:
+    """Return the keys whose values are text as it stands, be it empty, a number or a choice."""
+    return {key for key, field in config_fields().items() if isinstance(field.default, str)}
 
 
 def _decode(given: Mapping[str, Any], problems: list[str], *, check_rules: bool) -> Config:

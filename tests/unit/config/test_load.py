@@ -72,6 +72,7 @@ def test_file_or_override_chooses_the_preset_as_the_argument_does(tmp_path: Path
         ("name=2026", "2026"),
         ("name=1e5", "1e5"),
         ("storage.path=", ""),
+        ("storage.path=@a #b: [c", "@a #b: [c"),
         ("storage.path=/data/a=b", "/data/a=b"),
         ("tracking.experiment=no", "no"),
     ],
