@@ -44,8 +44,8 @@ def load_config(
     Args:
         preset: Name of a packaged preset (see ``preset_names``).
         file: YAML file with sections as in the schema.
-        overrides: ``key=value`` with dotted keys; values are YAML, but for text fields the text as it
-            stands. Of equal keys the last wins.
+        overrides: ``key=value`` with dotted keys. Values are YAML; those of text fields are taken
+            as they stand. Of equal keys the last wins.
 
     Raises:
         ConfigError: One line for every unknown key, impossible value and broken rule.
