@@ -1,0 +1,52 @@
+"""Gates: which channels of a neuron go to the spatial and which to the temporal operator.
+
+Reference: Li et al., ECCV 2022, section 3.2, and Improved SemHash, supplement section 1, Eq. 1-4.
+
+Differences from the paper: none. The initial value of the gates is ours (the paper names none):
+standard normal, like the noise, so that neurons start with different shares of channels.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from dsts_ray.models.dsts.draws import Draws
+
+
+class GateSample(NamedTuple):
+    """Gate values of one pass; 1 sends a channel to the temporal operator, 0 to the spatial one.
+
+    Attributes:
+        binary: b, exactly 0 or 1; its gradient is that of ``real`` in training.
+        real: r in [0, 1]; None at test time.
+        takes_binary: Which samples use b; the others use r. None at test time, where all use b.
+    """
+
+    binary: Float[Tensor, "neurons channels"]
+    real: Float[Tensor, "neurons channels"] | None
+    takes_binary: Bool[Tensor, " batch"] | None
+
+
+class Gates(nn.Module):
+    """Gate parameters g of all neurons of a layer."""
+
+    def __init__(self, *, channels: int, num_neurons: int) -> None:
+        """Create gates for N = ``num_neurons`` neurons of N_in = ``channels`` channels."""
+        super().__init__()
+        self.gates = nn.Parameter(torch.randn(num_neurons, channels))
+
+    def forward(self, draws: Draws | None, layer: int) -> GateSample:
+        """Sample binary and real gates.
+
+        Without ``draws`` (test time) no noise is added and only b is used.
+        """
+        if draws is None:
+            return GateSample((self.gates > 0).to(self.gates), None, None)
+        noise = draws.gate_noise(layer, *self.gates.shape).to(self.gates)
+        noisy = self.gates + noise  # supplement Eq. 1
+        real = (1.2 * noisy.sigmoid() - 0.1).clamp(0.0, 1.0)  # supplement Eq. 2, 4
+        hard = (noisy > 0).to(real)  # supplement Eq. 3
+        binary = hard + (real - real.detach())
+        return GateSample(binary, real, draws.takes_binary_gates(layer))
