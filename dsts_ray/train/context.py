@@ -1,0 +1,32 @@
+"""What a training worker knows of the world around it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+
+class RunContext(Protocol):
+    """The launcher's side of a worker; the loop behind it knows no Ray.
+
+    Attributes:
+        rank: Of this worker, from 0.
+        num_workers: Workers of the run.
+        device: Where this worker computes.
+    """
+
+    rank: int
+    num_workers: int
+    device: torch.device
+
+    def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
+        """Hand over a checkpoint with its metrics.
+
+        Called on all workers, ``write`` runs on rank 0.
+        """
+        ...
+
+    def show(self, progress: Mapping[str, float]) -> None:
+        """Show where the run stands; returns at once."""
+        ...

@@ -1,0 +1,170 @@
+"""The training loop of a worker.
+
+It knows no Ray: context, stream, step, evaluation and tracker are given.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dsts_ray.data.batch import ClipBatch, select
+from dsts_ray.errors import DataError
+from dsts_ray.metrics import entropy
+from dsts_ray.tracking.base import Tracker
+from dsts_ray.train.collective import gather_rows, sum_over_workers
+from dsts_ray.train.context import RunContext
+from dsts_ray.train.plan import Plan
+from dsts_ray.train.step import StepResult, TrainingStep
+
+
+@dataclass
+class Timing:
+    """Seconds a worker spent since the loop began.
+
+    Attributes:
+        training_s: In steps, waiting for data included, evaluation excluded.
+        waiting_s: Waiting for data.
+        num_clips: Clips trained on, of all workers.
+    """
+
+    training_s: float = 0.0
+    waiting_s: float = 0.0
+    num_clips: int = 0
+
+    @property
+    def clips_per_s(self) -> float:
+        """Training speed over all workers."""
+        return self.num_clips / self.training_s if self.training_s else 0.0
+
+    @property
+    def data_wait_ratio(self) -> float:
+        """Share of the training time spent waiting for data."""
+        return self.waiting_s / self.training_s if self.training_s else 0.0
+
+
+@dataclass
+class TrainingLoop:
+    """Runs a training from ``first_step`` to the plan's end.
+
+    Attributes:
+        context: Rank, reports, progress.
+        plan: Length and evaluations.
+        step: One optimizer step.
+        stream: This worker's micro-batches, from ``first_step`` on, one joined batch more than
+            there are steps.
+        accumulation_steps: Micro-batches of one step.
+        evaluate: Metrics of the validation split, called on all workers.
+        write: Writes a checkpoint of the next step and these metrics into a folder; returns the
+            collective part's continuation, which runs on rank 0.
+        learning_rates: (downstream, upstream) at a share of the run done.
+        tracker: Takes the metrics.
+        max_bad_ratio: Share of an epoch's clips that may be refused.
+    """
+
+    context: RunContext
+    plan: Plan
+    step: TrainingStep
+    stream: Iterator[ClipBatch]
+    accumulation_steps: int
+    evaluate: Callable[[], dict[str, float]]
+    write: Callable[[int, dict[str, float]], Callable[[Path], None]]
+    learning_rates: Callable[[float], tuple[float, float]]
+    tracker: Tracker
+    max_bad_ratio: float
+    timing: Timing = field(default_factory=Timing)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    _num_refused: int = 0
+    _chosen: Tensor | None = None
+
+    def run(self, first_step: int) -> dict[str, float]:
+        """Train; returns the last step's and the last evaluation's metrics.
+
+        Raises:
+            DataError: More of an epoch's clips were refused than ``max_bad_ratio`` allows.
+        """
+        metrics: dict[str, float] = {}
+        ahead = self._take()
+        for step in range(first_step, self.plan.num_steps):
+            started = time.perf_counter()
+            train, ahead = ahead, self._take()
+            waited = time.perf_counter() - started
+            lr, upstream_lr = self.learning_rates(step / self.plan.num_steps)
+            result = self.step(
+                step, train, self._held_out(step, train, ahead), lr=lr, upstream_lr=upstream_lr
+            )
+            self._account(step, train, result)
+            elapsed = time.perf_counter() - started
+            self.timing.training_s += elapsed
+            self.timing.waiting_s += waited
+            self.timing.num_clips += result.num_clips
+            metrics |= result.metrics
+            timings = {"time/step_s": elapsed, "time/data_wait_s": waited}
+            self.tracker.log_metrics({**result.metrics, **timings}, step=step)
+            self._show(step, result.loss)
+            if self.plan.ends_epoch(step):
+                self._end_epoch(step)
+            if self.plan.evaluates_after(step):
+                evaluation = self.evaluate()
+                self.tracker.log_metrics(evaluation, step=step)
+                metrics |= evaluation
+                self.context.report({**metrics, "step": step + 1}, self.write(step + 1, evaluation))
+        return metrics
+
+    def _take(self) -> list[ClipBatch]:
+        return list(islice(self.stream, self.accumulation_steps))
+
+    def _held_out(
+        self, step: int, train: list[ClipBatch], ahead: list[ClipBatch]
+    ) -> list[ClipBatch]:
+        """The next joined batch; clips that are also in this one (two epochs meet) are left out."""
+        if self.plan.epoch_after(step + 1) == self.plan.epoch_after(step - 1):
+            return ahead
+        seen = gather_rows(torch.cat([batch.sample_ids for batch in train]))
+        return [select(batch, ~torch.isin(batch.sample_ids, seen)) for batch in ahead]
+
+    def _account(self, step: int, train: list[ClipBatch], result: StepResult) -> None:
+        self.refused += [pair for batch in train for pair in batch.refused]
+        self._num_refused += result.num_refused
+        allowed = self.max_bad_ratio * self.plan.num_clips
+        if self._num_refused > allowed:
+            reasons = "; ".join(reason for _, reason in self.refused[-3:])
+            raise DataError(
+                f"{self._num_refused} of {self.plan.num_clips} training clips could not be decoded "
+                f"in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows {int(allowed)}; "
+                f"repair the files or raise it ({reasons})"
+            )
+        if result.chosen is not None:
+            self._chosen = result.chosen if self._chosen is None else self._chosen + result.chosen
+
+    def _end_epoch(self, step: int) -> None:
+        metrics = {
+            "train/epoch": float(self.plan.epoch_after(step)),
+            "train/num_refused": float(self._num_refused),
+        }
+        metrics |= {
+            "time/clips_per_s": self.timing.clips_per_s,
+            "time/data_wait_ratio": self.timing.data_wait_ratio,
+        }
+        if self._chosen is not None and self._chosen.shape[1] > 1:
+            counts = sum_over_workers(self._chosen).double()
+            for layer, shares in enumerate(counts / counts.sum(1, keepdim=True)):
+                even = torch.log(shares.new_tensor(len(shares)))
+                metrics[f"dsts/layer{layer}/train_utilization"] = entropy(shares) / float(even)
+        self.tracker.log_metrics(metrics, step=step)
+        self._num_refused, self._chosen = 0, None
+
+    def _show(self, step: int, loss: float) -> None:
+        self.context.show(
+            {
+                "step": step + 1,
+                "num_steps": self.plan.num_steps,
+                "epoch": self.plan.epoch_after(step),
+                "loss": loss,
+                "clips_per_s": self.timing.clips_per_s,
+            }
+        )

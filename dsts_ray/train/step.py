@@ -1,0 +1,251 @@
+"""One optimizer step: simulated, meta and actual update (Eq.
+
+9-11), or one plain backpropagation step.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from dsts_ray import keyed_random
+from dsts_ray.data.batch import ClipBatch
+from dsts_ray.models.backbones.output import BackboneOutput, Criterion
+from dsts_ray.models.batch_norm import frozen_statistics
+from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.recognizer import Recognition, Recognizer
+from dsts_ray.models.synchronize import num_workers
+from dsts_ray.train.collective import sum_over_workers
+from dsts_ray.train.engine import ParameterEngine
+from dsts_ray.train.losses import joined_cross_entropy
+from dsts_ray.train.partition import SimulatedUpdate, partition_classifier
+from dsts_ray.train.udl import FeatureBatch, upstream_gradient
+
+
+class StepResult(NamedTuple):
+    """What one optimizer step reports, over all workers.
+
+    Attributes:
+        loss: Classification loss of the joined training batch, before the update.
+        metrics: By name, for the tracker.
+        num_clips: Clips that counted in the joined training batch.
+        num_refused: Clips of it that could not be decoded.
+        chosen: Activations of each layer's neurons on this worker, (layers, neurons), or None.
+    """
+
+    loss: float
+    metrics: dict[str, float]
+    num_clips: int
+    num_refused: int
+    chosen: Tensor | None
+
+
+@dataclass
+class TrainingStep:
+    """Runs optimizer steps of a recognizer.
+
+    Attributes:
+        model: In training mode.
+        downstream: Owns all parameters but upstream; without UDL all of them.
+        upstream: Owns upstream with UDL, else None.
+        seed: Of the run; names all random draws.
+        inner_lr: Alpha of Eq. 9.
+        covers: What the simulated update moves.
+        label_smoothing: In [0, 1).
+        precision: ``bf16`` runs all passes under autocast.
+    """
+
+    model: Recognizer
+    downstream: ParameterEngine
+    upstream: ParameterEngine | None
+    seed: int = 0
+    inner_lr: float = 0.01
+    covers: SimulatedUpdate = "operators"
+    label_smoothing: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    _frozen_names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sort the classifier's parameters once."""
+        self.partition = partition_classifier(self.model.classifier, self.covers)
+        self._frozen_names = self.partition.upstream if self.upstream is not None else ()
+
+    def __call__(
+        self,
+        step: int,
+        train: Sequence[ClipBatch],
+        held_out: Sequence[ClipBatch],
+        *,
+        lr: float,
+        upstream_lr: float,
+    ) -> StepResult:
+        """Update the parameters.
+
+        Args:
+            step: Optimizer step, from 0.
+            train: Micro-batches of D_train on this worker.
+            held_out: Micro-batches of D_val; read with UDL alone.
+            lr: Downstream learning rate.
+            upstream_lr: Upstream learning rate.
+        """
+        torch.manual_seed(keyed_random.key_of(self.seed, step, "torch") & 0x7FFFFFFF)
+        criteria, total = self._criteria(train)
+        metrics = {"train/lr": lr}
+        outputs: list[BackboneOutput | None] = [None] * len(train)
+        if self.upstream is not None:
+            if len(train) == 1:
+                outputs[0] = self._backbone(train[0])
+            metrics |= self._meta_update(step, train, held_out, criteria, outputs, upstream_lr)
+        losses, correct, chosen = [], [], []
+        for batch, criterion, output in zip(train, criteria, outputs, strict=True):
+            loss, recognition = self._actual_update(
+                step, batch, criterion, output or self._backbone(batch)
+            )
+            losses.append(loss)
+            correct.append(((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum())
+            chosen.append([selection.chosen for selection in recognition.selections])
+        metrics["train/gradient_norm"] = self.downstream.step(lr)
+        num_refused = sum(len(batch.refused) for batch in train)
+        sums = sum_over_workers(
+            torch.stack(
+                [
+                    sum(losses),
+                    sum(correct),
+                    torch.tensor(float(num_refused), device=losses[0].device),
+                ]
+            ).double()
+        ).tolist()
+        loss = sums[0] / num_workers()
+        metrics |= {"train/loss": loss, "train/top1": sums[1] / max(total, 1.0)}
+        return StepResult(loss, metrics, int(total), int(sums[2]), self._count(chosen))
+
+    def _criteria(self, batches: Sequence[ClipBatch]) -> tuple[list[Criterion], float]:
+        """Criteria normalized by the joined batch's weight, and that weight."""
+        total = sum_over_workers(torch.stack([batch.weights.sum() for batch in batches]).sum())
+        normalizer = total.clamp(min=1.0) / num_workers()
+        smoothing = self.label_smoothing
+        return [
+            partial(
+                _criterion,
+                labels=b.labels,
+                weights=b.weights,
+                normalizer=normalizer,
+                label_smoothing=smoothing,
+            )
+            for b in batches
+        ], float(total)
+
+    def _draws(self, step: int, role: Literal["train", "held_out"], batch: ClipBatch) -> Draws:
+        return Draws(self.seed, step, role, batch.sample_ids, batch.positions)
+
+    def _backbone(self, batch: ClipBatch) -> BackboneOutput:
+        with self._autocast(batch):
+            return self.model.backbone(batch.clips)
+
+    def _meta_update(
+        self,
+        step: int,
+        train: Sequence[ClipBatch],
+        held_out: Sequence[ClipBatch],
+        criteria: Sequence[Criterion],
+        outputs: Sequence[BackboneOutput | None],
+        lr: float,
+    ) -> dict[str, float]:
+        assert self.upstream is not None
+        with torch.no_grad(), frozen_statistics(self.model.backbone):
+            train_features = [
+                output or self._backbone(batch)
+                for batch, output in zip(train, outputs, strict=True)
+            ]
+            held_out_features = [self._backbone(batch) for batch in held_out]
+        roles: list[
+            tuple[Literal["train", "held_out"], Sequence[ClipBatch], list[BackboneOutput], Sequence]
+        ] = [
+            ("train", train, train_features, criteria),
+            ("held_out", held_out, held_out_features, self._criteria(held_out)[0]),
+        ]
+        batches = {
+            role: [
+                FeatureBatch(_detached(output), self._draws(step, role, batch), criterion)
+                for batch, output, criterion in zip(clips, features, role_criteria, strict=True)
+            ]
+            for role, clips, features, role_criteria in roles
+        }
+        with self._autocast(train[0]):
+            result = upstream_gradient(
+                self.model.classifier,
+                self.partition,
+                train=batches["train"],
+                held_out=batches["held_out"],
+                inner_lr=self.inner_lr,
+            )
+        parameters = dict(self.model.classifier.named_parameters())
+        before = {name: parameters[name].detach().clone() for name in self.partition.upstream}
+        self.upstream.backward(
+            sum(
+                (
+                    (parameters[name] * gradient).sum()
+                    for name, gradient in result.gradients.items()
+                ),
+                result.held_out_loss.new_zeros(()),
+            )
+        )
+        norm = self.upstream.step(lr)
+        moved = torch.stack(
+            [(parameters[name].detach() - value).norm() for name, value in before.items()]
+        ).norm()
+        size = torch.stack([value.norm() for value in before.values()]).norm()
+        return {
+            "udl/held_out_loss": float(sum_over_workers(result.held_out_loss)) / num_workers(),
+            "udl/upstream_gradient_norm": norm,
+            "udl/upstream_update_ratio": float(moved / size),
+        }
+
+    def _actual_update(
+        self, step: int, batch: ClipBatch, criterion: Criterion, output: BackboneOutput
+    ) -> tuple[Tensor, Recognition]:
+        """Accumulate the gradient of Eq. 11 with u' detached; returns the classification loss."""
+        classifier = self.model.classifier
+        parameters = dict(classifier.named_parameters())
+        frozen = {name: parameters[name].detach() for name in self._frozen_names}
+        with self._autocast(batch):
+            recognition = functional_call(
+                classifier, frozen, (output, self._draws(step, "train", batch))
+            )
+            loss = criterion(recognition.logits)
+            auxiliary = [term(criterion) for term in output.auxiliary_losses]
+        self.downstream.backward(sum(auxiliary, loss))
+        return loss.detach(), recognition
+
+    def _autocast(self, batch: ClipBatch) -> AbstractContextManager[None]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(batch.clips.device.type, torch.bfloat16)
+
+    def _count(self, chosen: list[list[Tensor]]) -> Tensor | None:
+        dsts = self.model.classifier.dsts
+        if dsts is None:
+            return None
+        layers = [torch.cat(parts) for parts in zip(*chosen, strict=True)]
+        num_neurons = max(
+            module.scoring.shape[0] for module in dsts.modules() if hasattr(module, "scoring")
+        )
+        return torch.stack([torch.bincount(layer, minlength=num_neurons) for layer in layers])
+
+
+def _criterion(
+    logits: Tensor, *, labels: Tensor, weights: Tensor, normalizer: Tensor, label_smoothing: float
+) -> Tensor:
+    return joined_cross_entropy(
+        logits, labels, weights, normalizer=normalizer, label_smoothing=label_smoothing
+    )
+
+
+def _detached(output: BackboneOutput) -> BackboneOutput:
+    pooled = None if output.pooled is None else output.pooled.detach()
+    return BackboneOutput(output.features.detach(), pooled)
