@@ -1,0 +1,74 @@
+"""Which clip stands where in the training stream: a pure function of seed and counts.
+
+The stream is the concatenation of one permutation per epoch, so every clip comes exactly once per
+epoch. It is cut into joined batches; a batch may straddle two epochs, nothing is dropped or padded.
+A joined batch is dealt to micro-batches and workers in turn, one block of rows each.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Place(NamedTuple):
+    """Where a row of the stream comes from.
+
+    Attributes:
+        epoch: From 0.
+        sample_id: Row in the manifest's split.
+        position: Row in the joined batch.
+    """
+
+    epoch: int
+    sample_id: int
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOrder:
+    """Order of the training stream.
+
+    Attributes:
+        num_clips: Clips in an epoch.
+        batch_size: Rows of a joined batch; divisible by workers times accumulation steps.
+        num_workers: Workers a joined batch is dealt to.
+        accumulation_steps: Micro-batches per worker in a joined batch.
+        seed: Of the permutations.
+    """
+
+    num_clips: int
+    batch_size: int
+    num_workers: int = 1
+    accumulation_steps: int = 1
+    seed: int = 0
+
+    @property
+    def blocks_per_batch(self) -> int:
+        """Micro-batches of all workers in a joined batch."""
+        return self.num_workers * self.accumulation_steps
+
+    @property
+    def block_size(self) -> int:
+        """Rows of a micro-batch."""
+        return self.batch_size // self.blocks_per_batch
+
+    def place(self, row: int) -> Place:
+        """Locate a row, counted from the start of the run in the order blocks leave the decoder.
+
+        Block b of a joined batch holds its positions b, b + blocks, b + 2 * blocks, ...; Ray Train
+        hands block b to worker b modulo workers. Example with 2 workers and batches of 4: rows 0-3
+        are positions 0, 2 (worker 0) and 1, 3 (worker 1) of batch 0.
+        """
+        batch, within = divmod(row, self.batch_size)
+        block, index = divmod(within, self.block_size)
+        position = index * self.blocks_per_batch + block
+        epoch, rank = divmod(batch * self.batch_size + position, self.num_clips)
+        return Place(epoch, int(permutation(self.num_clips, self.seed, epoch)[rank]), position)
+
+
+@lru_cache(maxsize=2)
+def permutation(num_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """Order of the clips in an epoch, int64 [num_clips]."""
+    return np.random.default_rng([seed, epoch]).permutation(num_clips)

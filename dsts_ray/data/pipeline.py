@@ -1,0 +1,191 @@
+"""Ray Data streams of decoded clips. The only file of the package's data part that knows Ray.
+
+A stream is a range of row numbers in blocks of one micro-batch, decoded by a pool of actors with
+the order preserved: block b goes to worker b modulo workers, whatever the actors' speed, and after
+one of them has died.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import ray.data
+from ray.data import Dataset, ExecutionOptions
+
+from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.order import TrainingOrder
+from dsts_ray.errors import DataError
+
+NO_SAMPLE = -1
+"""Sample id of rows that fill the last evaluation block."""
+
+Rows = dict[str, np.ndarray]
+
+
+class TrainingDecoder:
+    """Actor that decodes rows of the training stream."""
+
+    def __init__(
+        self, *, manifest: str, split: str, spec: ClipSpec, order: TrainingOrder, first_row: int
+    ) -> None:
+        """Open the manifest; row 0 of the data set is the stream's ``first_row``."""
+        self.table = Manifest.read(manifest).split(split).table
+        self.spec, self.order, self.first_row = spec, order, first_row
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Decode the clips of these row numbers."""
+        samples = []
+        for row in rows["id"]:
+            place = self.order.place(self.first_row + int(row))
+            video = _video(self.table, place.sample_id)
+            sample = {
+                "sample_id": place.sample_id,
+                "position": place.position,
+                "label": video["label"],
+            }
+            try:
+                clip = self.spec.training_clip(video, epoch=place.epoch, sample_id=place.sample_id)
+                samples.append({**sample, "clip": clip, "reason": ""})
+            except DataError as error:
+                samples.append(
+                    {**sample, "clip": np.zeros(self.spec.shape, np.uint8), "reason": str(error)}
+                )
+        return _stacked(samples)
+
+
+class TestDecoder:
+    """Actor that decodes rows of the evaluation stream: sample i in row i."""
+
+    __test__ = False
+
+    def __init__(self, *, manifest: str, split: str, spec: ClipSpec) -> None:
+        """Open the manifest."""
+        self.table = Manifest.read(manifest).split(split).table
+        self.spec = spec
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Decode the clips of these row numbers; numbers beyond the last sample give empty rows."""
+        samples = []
+        for row in rows["id"].tolist():
+            empty = {"clip": np.zeros(self.spec.shape, np.uint8), "position": row}
+            if row >= len(self.table):
+                samples.append(
+                    {**empty, "sample_id": NO_SAMPLE, "label": -1, "reason": "fills the last block"}
+                )
+                continue
+            video = _video(self.table, row)
+            sample = {**empty, "sample_id": row, "label": video["label"], "reason": ""}
+            try:
+                samples.append({**sample, "clip": self.spec.test_clip(video)})
+            except DataError as error:
+                samples.append({**sample, "reason": str(error)})
+        return _stacked(samples)
+
+
+def training_stream(
+    *,
+    manifest: str,
+    split: str,
+    spec: ClipSpec,
+    order: TrainingOrder,
+    first_batch: int,
+    num_batches: int,
+    num_decoders: int,
+    cpus_per_decoder: float,
+) -> Dataset:
+    """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on."""
+    num_rows = num_batches * order.batch_size
+    return _decoded(
+        num_rows,
+        order.block_size,
+        TrainingDecoder,
+        {
+            "manifest": manifest,
+            "split": split,
+            "spec": spec,
+            "order": order,
+            "first_row": first_batch * order.batch_size,
+        },
+        num_decoders=num_decoders,
+        cpus_per_decoder=cpus_per_decoder,
+    )
+
+
+def test_stream(
+    *,
+    manifest: str,
+    split: str,
+    num_videos: int,
+    spec: ClipSpec,
+    batch_size: int,
+    num_workers: int,
+    num_decoders: int,
+    cpus_per_decoder: float,
+) -> Dataset:
+    """Stream every video once, in batches independent of the number of workers."""
+    num_blocks = -(-num_videos // batch_size)
+    num_blocks += -num_blocks % num_workers
+    return _decoded(
+        num_blocks * batch_size,
+        batch_size,
+        TestDecoder,
+        {"manifest": manifest, "split": split, "spec": spec},
+        num_decoders=num_decoders,
+        cpus_per_decoder=cpus_per_decoder,
+    )
+
+
+test_stream.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def execution_options() -> ExecutionOptions:
+    """Options every stream runs under: order preserved."""
+    return ExecutionOptions(preserve_order=True)
+
+
+def batches(
+    shard: Any,  # noqa: ANN401
+    *,
+    batch_size: int,
+    prefetch_batches: int,
+) -> Iterator[Rows]:
+    """Iterate a worker's shard (or a whole data set) in its blocks."""
+    yield from shard.iter_batches(
+        batch_size=batch_size,
+        prefetch_batches=prefetch_batches,
+        batch_format="numpy",
+        drop_last=False,
+    )
+
+
+def _decoded(
+    num_rows: int,
+    block_size: int,
+    decoder: type,
+    arguments: dict[str, Any],
+    *,
+    num_decoders: int,
+    cpus_per_decoder: float,
+) -> Dataset:
+    return ray.data.range(num_rows, override_num_blocks=num_rows // block_size).map_batches(
+        decoder,
+        fn_constructor_kwargs=arguments,
+        compute=ray.data.ActorPoolStrategy(size=num_decoders),
+        num_cpus=cpus_per_decoder,
+        batch_size=block_size,
+    )
+
+
+def _video(table: Any, row: int) -> dict[str, Any]:  # noqa: ANN401
+    return table.slice(row, 1).to_pylist()[0]
+
+
+def _stacked(samples: list[dict[str, Any]]) -> Rows:
+    rows = {
+        name: np.array([sample[name] for sample in samples])
+        for name in ("sample_id", "position", "label")
+    }
+    rows["reason"] = np.array([sample["reason"] for sample in samples], dtype=object)
+    rows["clip"] = np.stack([sample["clip"] for sample in samples])
+    return rows
