@@ -6,7 +6,7 @@ class DSTSRayError(Exception):
 
 
 class ConfigError(DSTSRayError):
-    """The configuration holds an unknown key, an impossible value or a combination that cannot run."""
+    """The configuration holds an unknown key, an impossible value or combination."""
 
 
 class DataError(DSTSRayError):

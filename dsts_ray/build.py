@@ -1,0 +1,192 @@
+"""Configuration to objects: the one mapping."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dsts_ray.config.load import config_from_yaml
+from dsts_ray.config.schema import Config
+from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.order import TrainingOrder
+from dsts_ray.models.backbones.tpn import TSMTPN
+from dsts_ray.models.dsts.module import DSTSModule
+from dsts_ray.models.recognizer import Classifier, Recognizer
+from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
+from dsts_ray.train.engine import ParameterEngine
+from dsts_ray.train.optim import build_optimizer, schedule_factor
+from dsts_ray.train.partition import upstream_parameters
+from dsts_ray.train.plan import Plan
+from dsts_ray.train.step import TrainingStep
+
+
+def build_model(config: Config, num_classes: int) -> Recognizer:
+    """Create the recognizer with weights drawn from ``train.seed``."""
+    torch.manual_seed(config.train.seed)
+    backbone_config = config.model.backbone
+    backbone = TSMTPN(
+        num_classes=num_classes,
+        depths=backbone_config.depths,
+        width=backbone_config.width,
+        shift_div=backbone_config.shift_div,
+        neck_channels=backbone_config.neck_channels,
+        neck_groups=backbone_config.neck_groups,
+        auxiliary_loss_weight=backbone_config.auxiliary_loss_weight,
+        synchronize=config.engine.synchronize_batch_norm,
+    )
+    dsts = _build_dsts(config, backbone.feature_channels) if config.dsts.enabled else None
+    classifier = Classifier(
+        dsts=dsts,
+        feature_channels=backbone.feature_channels,
+        pooled_channels=backbone.pooled_channels,
+        num_classes=num_classes,
+        dropout=config.model.dropout,
+    )
+    return Recognizer(backbone, classifier)
+
+
+def _build_dsts(config: Config, channels: int) -> DSTSModule:
+    dsts = config.dsts
+    return DSTSModule(
+        channels=channels,
+        num_neurons=dsts.num_neurons,
+        num_layers=dsts.num_layers,
+        groups=dsts.groups,
+        fuse_groups=dsts.fuse_groups,
+        channel_shuffle=dsts.channel_shuffle,
+        impulse=dsts.impulse,
+        dispatch=dsts.dispatch,
+        temperature=dsts.temperature,
+        skip=dsts.skip,
+    )
+
+
+def load_model(directory: Path) -> tuple[Config, Recognizer, tuple[str, ...]]:
+    """Load a model folder (``config.yaml``, ``model.safetensors``) for prediction.
+
+    Returns:
+        Its configuration, the model in evaluation mode, its class names.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or the two do not fit.
+    """
+    classes = read_classes(directory)
+    config = config_from_yaml(directory / CONFIG_FILE)
+    model = build_model(config, len(classes))
+    load_weights(directory, model)
+    return config, model.eval(), classes
+
+
+def build_step(config: Config, model: Recognizer) -> TrainingStep:
+    """Create the DeepSpeed engines and the optimizer step around a model on its device."""
+    uses_udl = config.dsts.enabled and config.udl.enabled
+    upstream = upstream_parameters(model) if uses_udl else {}
+    downstream = {name: value for name, value in model.named_parameters() if name not in upstream}
+    return TrainingStep(
+        model,
+        _build_engine(config, downstream, config.optim.clip_norm, config.train.accumulation_steps),
+        _build_upstream_engine(config, upstream) if uses_udl else None,
+        seed=config.train.seed,
+        inner_lr=config.udl.inner_lr,
+        covers=config.udl.covers,
+        label_smoothing=config.optim.label_smoothing,
+        precision=config.engine.precision,
+    )
+
+
+def _build_engine(
+    config: Config,
+    parameters: Mapping[str, nn.Parameter],
+    clip_norm: float,
+    accumulation_steps: int,
+) -> ParameterEngine:
+    optim = config.optim
+    optimizer = build_optimizer(
+        parameters,
+        name=optim.name,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        nesterov=optim.nesterov,
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
+    )
+    return _deepspeed(config, parameters, optimizer, clip_norm, accumulation_steps)
+
+
+def _build_upstream_engine(
+    config: Config, parameters: Mapping[str, nn.Parameter]
+) -> ParameterEngine:
+    if config.udl.upstream_optimizer == "shared":
+        return _build_engine(config, parameters, config.udl.upstream_clip_norm, 1)
+    optimizer = build_optimizer(parameters, name="adamw", lr=config.udl.upstream_lr)
+    return _deepspeed(config, parameters, optimizer, config.udl.upstream_clip_norm, 1)
+
+
+def _deepspeed(
+    config: Config,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    accumulation_steps: int,
+) -> ParameterEngine:
+    from dsts_ray.train.deepspeed_engine import (
+        DeepSpeedEngine,
+    )  # seconds of import that prediction does not need
+
+    return DeepSpeedEngine(
+        parameters,
+        optimizer,
+        zero_stage=config.engine.zero_stage,
+        clip_norm=clip_norm,
+        accumulation_steps=accumulation_steps,
+    )
+
+
+def learning_rates(config: Config, progress: float) -> tuple[float, float]:
+    """Downstream and upstream learning rate at a share of the run done."""
+    factor = schedule_factor(
+        progress,
+        schedule=config.optim.schedule,
+        warmup_ratio=config.optim.warmup_ratio,
+        milestones=config.optim.milestones,
+    )
+    shared = config.udl.upstream_optimizer == "shared"
+    return factor * config.optim.lr, factor * (
+        config.optim.lr if shared else config.udl.upstream_lr
+    )
+
+
+def build_clip_spec(config: Config) -> ClipSpec:
+    """How videos become clips."""
+    data = config.data
+    return ClipSpec(
+        num_frames=data.num_frames,
+        short_side=data.short_side,
+        crop_size=data.crop_size,
+        crop_scale=data.crop_scale,
+        crop_ratio=data.crop_ratio,
+        seed=config.train.seed,
+    )
+
+
+def build_order(config: Config, num_clips: int) -> TrainingOrder:
+    """Order of the training stream."""
+    return TrainingOrder(
+        num_clips=num_clips,
+        batch_size=config.train.batch_size,
+        num_workers=config.scaling.num_workers,
+        accumulation_steps=config.train.accumulation_steps,
+        seed=config.train.seed,
+    )
+
+
+def build_plan(config: Config, num_clips: int) -> Plan:
+    """Length of the run."""
+    return Plan(
+        num_clips=num_clips,
+        batch_size=config.train.batch_size,
+        num_epochs=config.train.num_epochs,
+        max_steps=config.train.max_steps,
+        evaluate_every_epochs=config.train.evaluate_every_epochs,
+    )

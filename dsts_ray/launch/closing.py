@@ -1,0 +1,70 @@
+"""What a person reads when a run has ended."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from dsts_ray.launch.trainer import Outcome
+
+_ROWS = (
+    ("train/loss_last", "last training loss"),
+    ("val/top1", "validation top-1"),
+    ("val/top1_low", "  lower 95 % bound"),
+    ("val/top5", "validation top-5"),
+    ("val/mean_class_accuracy", "mean class accuracy"),
+    ("val/num_videos", "validation videos"),
+    ("val/num_refused", "  of them refused"),
+    ("num_parameters", "parameters"),
+    ("num_dsts_parameters", "  of them DSTS"),
+    ("clips_per_s", "clips per second"),
+    ("data_wait_ratio", "share of time waiting for data"),
+    ("wall_s", "seconds in all"),
+)
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """Print the closing table, where things are, and what to do next."""
+    summary, run = outcome.summary, outcome.run
+    if outcome.was_finished:
+        console.print(
+            f"run {run.name} is finished; choose another name=... or configuration to train again"
+        )
+    table = Table(title=f"run {run.name}", show_header=False)
+    for key, label in _ROWS:
+        if summary.get(key) is not None:
+            table.add_row(label, _number(summary[key]))
+    for layer in range(100):
+        key = f"dsts/layer{layer}/utilization"
+        if key not in summary:
+            break
+        table.add_row(f"utilization of layer {layer}'s neurons", _number(summary[key]))
+    classes = summary["num_classes"]
+    table.add_row(
+        "for comparison: chance, ln(classes)", f"{1 / classes:.4f}, {math.log(classes):.4f}"
+    )
+    console.print(table)
+    say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
+    say(f"run folder         {run.folder}")
+    if "registered_model" in summary:
+        name, number = summary["registered_model"], summary["registered_version"]
+        role = ", now champion" if summary["is_champion"] else ""
+        say(f"registered         models:/{name}/{number}{role}")
+    say("")
+    say("what next")
+    say(f"  see the run      mlflow ui --backend-store-uri {run.tracking_uri}")
+    if "registered_model" in summary:
+        model = f"models:/{summary['registered_model']}@champion"
+        options = "" if run.config.tracking.uri else f" --tracking-uri {run.tracking_uri}"
+        say(f"  evaluate         python jobs/evaluate.py --model {model}{options}")
+        say(f"  predict          python jobs/predict.py --model {model}{options} VIDEO...")
+
+
+def _number(value: float) -> str:
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4f}"
+        if value < 10
+        else f"{value:,.1f}"
+    )

@@ -1,0 +1,91 @@
+"""Connecting to a Ray cluster and checking that a run fits it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from dsts_ray.config.schema import Config
+from dsts_ray.errors import ClusterError
+
+_OBJECT_STORE_BYTES = 1 << 30
+_WORKER_ENVIRONMENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of ``RAY_ADDRESS`` (a Ray job has it), or start a local one.
+
+    A local cluster lives as long as this context and writes no authentication token into the home
+    folder.
+
+    Raises:
+        ClusterError: There is no cluster at ``RAY_ADDRESS``.
+    """
+    if ray.is_initialized():
+        _quiet()
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            **({} if address else local),
+        )
+    except (ConnectionError, ray.exceptions.RaySystemError, ValueError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one with "
+            "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
+        ) from error
+    _quiet()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(config: Config) -> None:
+    """Refuse a run that would wait for ever for resources the cluster does not have.
+
+    Raises:
+        ClusterError: Says what is asked, what the cluster has, and which keys to change.
+    """
+    has = ray.cluster_resources()
+    scaling, data = config.scaling, config.data
+    for_workers = scaling.num_workers * scaling.cpus_per_worker
+    for_decoders = 2 * data.num_decoders * data.cpus_per_decoder
+    num_cpus, num_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+    if for_workers + for_decoders > num_cpus:
+        raise ClusterError(
+            f"the run asks for {for_workers + for_decoders:g} CPUs: {scaling.num_workers} workers "
+            f"x {scaling.cpus_per_worker:g}, and 2 x {data.num_decoders} decoders (training and "
+            f"evaluation) x {data.cpus_per_decoder:g}; the cluster has {num_cpus:g}. Lower "
+            "scaling.num_workers, scaling.cpus_per_worker or data.cpus_per_decoder (fractions are "
+            "allowed), or add nodes"
+        )
+    if scaling.use_gpu and scaling.num_workers > num_gpus:
+        raise ClusterError(
+            f"scaling.num_workers={scaling.num_workers} with scaling.use_gpu=true asks for as many "
+            f"GPUs; the cluster has {num_gpus:g}. Lower scaling.num_workers, or set "
+            "scaling.use_gpu=false"
+        )
+
+
+def _quiet() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)

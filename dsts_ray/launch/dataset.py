@@ -1,0 +1,63 @@
+"""The manifest a run trains on; makes the demo data set when asked to."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from dsts_ray.config.schema import Config, DemoConfig
+from dsts_ray.data.demo.diving48 import write_diving48
+from dsts_ray.data.demo.ssv2 import write_ssv2
+from dsts_ray.data.index import index_dataset
+
+DEMO = "demo"
+_MANIFEST = "manifest.parquet"
+
+
+def locate_manifest(config: Config, storage: Path) -> Path:
+    """Return the manifest's path.
+
+    ``data.manifest=demo`` renders and indexes the demo data set once.
+
+    Raises:
+        DataError: The demo data set cannot be written.
+    """
+    if config.data.manifest != DEMO:
+        return Path(config.data.manifest).expanduser().resolve()
+    demo = config.data.demo
+    digest = hashlib.sha256(
+        json.dumps(dataclasses.asdict(demo), sort_keys=True).encode()
+    ).hexdigest()[:8]
+    root = storage / "data" / f"{demo.layout}-{digest}"
+    if not (root / _MANIFEST).exists():
+        shutil.rmtree(root, ignore_errors=True)
+        _write_demo(demo, root)
+        index_dataset(format=demo.layout, root=root, out=root / _MANIFEST)
+    return root / _MANIFEST
+
+
+def _write_demo(demo: DemoConfig, root: Path) -> None:
+    if demo.layout == "diving48":
+        write_diving48(
+            root,
+            num_classes=demo.num_classes,
+            num_train_clips=demo.num_train_clips,
+            num_test_clips=demo.num_test_clips,
+            size=demo.size,
+            min_frames=demo.min_frames,
+            max_frames=demo.max_frames,
+            seed=demo.seed,
+        )
+        return
+    write_ssv2(
+        root,
+        num_classes=demo.num_classes,
+        num_train_clips=demo.num_train_clips,
+        num_validation_clips=demo.num_test_clips,
+        num_test_clips=demo.num_test_clips,
+        size=demo.size,
+        min_frames=demo.min_frames,
+        max_frames=demo.max_frames,
+        seed=demo.seed,
+    )

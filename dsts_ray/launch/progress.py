@@ -1,0 +1,92 @@
+"""The progress bar: rank 0 posts where it stands to a small actor, the driver draws it."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_POLL_S = 0.5
+
+
+@ray.remote(num_cpus=0)
+class ProgressBoard:
+    """Holds the latest progress."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._progress: dict[str, float] = {}
+
+    def post(self, progress: Mapping[str, float]) -> None:
+        """Replace the progress."""
+        self._progress = dict(progress)
+
+    def read(self) -> dict[str, float]:
+        """Return the latest progress."""
+        return self._progress
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[ActorHandle[Any]]:
+    """Draw a bar of what is posted to the actor this yields.
+
+    Without a terminal a line per epoch.
+    """
+    board = ProgressBoard.remote()
+    done = threading.Event()
+    draw = _draw_bar if console.is_terminal else _print_lines
+    thread = threading.Thread(target=draw, args=(console, board, done), daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join()
+
+
+def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:
+    columns = (
+        TextColumn("epoch {task.fields[epoch]:.0f}"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}  loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[clips_per_s]:.1f} clips/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = None
+        while not done.wait(_POLL_S):
+            task = _update(bars, task, ray.get(board.read.remote()))
+        _update(bars, task, ray.get(board.read.remote()))
+
+
+def _update(bars: Progress, task: Any, progress: dict[str, float]) -> Any:  # noqa: ANN401
+    if not progress:
+        return task
+    fields = {name: progress[name] for name in ("epoch", "loss", "clips_per_s")}
+    if task is None:
+        return bars.add_task(
+            "train", total=progress["num_steps"], completed=int(progress["step"]), **fields
+        )
+    bars.update(task, completed=progress["step"], **fields)
+    return task
+
+
+def _print_lines(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:
+    last = -1.0
+    while True:
+        ended = done.wait(_POLL_S)
+        progress = ray.get(board.read.remote())
+        if progress and progress["epoch"] > last:
+            last = progress["epoch"]
+            console.print(
+                f"epoch {last:.0f}  step {progress['step']:.0f}/{progress['num_steps']:.0f}  "
+                f"loss {progress['loss']:.3f}  {progress['clips_per_s']:.1f} clips/s"
+            )
+        if ended:
+            return

@@ -1,0 +1,75 @@
+"""From a run's best checkpoint to a version of the registered model."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray.train import Result
+
+import dsts_ray
+from dsts_ray.config.schema import Config
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.tracking.registry import promote_if_better, register_model
+from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
+
+_SERVING_REQUIREMENTS = (
+    "annotated-types",
+    "av",
+    "decord",
+    "einops",
+    "jaxtyping",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+)
+
+
+def register_best(
+    config: Config, uri: str, run_id: str, manifest: Manifest, result: Result
+) -> dict[str, Any]:
+    """Register the best checkpoint and move the alias if it beats the champion.
+
+    Returns:
+        Entries for the run's summary.
+
+    Raises:
+        TrackingError: The registry cannot be reached or refuses.
+    """
+    name = config.tracking.model_name
+    best = result.get_best_checkpoint(config.tracking.metric, "max")
+    assert best is not None
+    folder = Path(best.path)
+    metrics = read_state(folder).metrics
+    entries: dict[str, Any] = {
+        "best_checkpoint": str(folder),
+        **{f"best/{k}": v for k, v in metrics.items()},
+    }
+    if not name:
+        return entries
+    example = Path(manifest.split(config.data.val_split).table["path"][0].as_py())
+    package = Path(dsts_ray.__file__).parent
+    number = register_model(
+        uri=uri,
+        run_id=run_id,
+        name=name,
+        model_script=package / "registered_model.py",
+        artifacts={"config": folder / CONFIG_FILE, "weights": folder / WEIGHTS_FILE},
+        code_paths=[package],
+        example=example.read_bytes(),
+        pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
+        metrics=metrics,
+        tags={"split": config.data.val_split, "protocol": "1x1"},
+    )
+    decided = promote_if_better(
+        uri=uri, name=name, version=number, metric=config.tracking.metric, mode="max"
+    )
+    return entries | {
+        "registered_model": name,
+        "registered_version": decided.version,
+        "is_champion": decided.is_champion,
+    }

@@ -1,0 +1,271 @@
+"""A training run from configuration to registered model: the driver's side of Ray Train."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.data import Dataset
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+from rich.console import Console
+
+from dsts_ray.build import build_clip_spec, build_model, build_order, build_plan
+from dsts_ray.config.load import config_from_yaml, config_to_yaml, flatten, run_name
+from dsts_ray.config.schema import Config
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.pipeline import execution_options, test_stream, training_stream
+from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
+from dsts_ray.launch.cluster import check_resources, connected
+from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.progress import shown_progress
+from dsts_ray.launch.register import register_best
+from dsts_ray.launch.worker import WorkerJob, train_worker
+from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
+from dsts_ray.train.checkpoint import CONFIG_FILE, read_json, read_state
+
+SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
+_FREE_KEYS = ("name", "storage.path", "tracking.uri")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its places.
+
+    Attributes:
+        config: Resolved configuration.
+        name: Of the run and its folder.
+        folder: Run folder.
+        tracking_uri: MLflow store.
+        manifest: Parquet file.
+    """
+
+    config: Config
+    name: str
+    folder: Path
+    tracking_uri: str
+    manifest: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with.
+
+    Attributes:
+        run: The run.
+        summary: Content of ``summary.json``.
+        was_finished: True when an earlier call had finished it and nothing was done now.
+    """
+
+    run: Run
+    summary: dict[str, Any]
+    was_finished: bool
+
+
+def train(config: Config, console: Console) -> Outcome:
+    """Train, evaluate, register; continues an interrupted run of the same name.
+
+    Raises:
+        DSTSRayError: Bad configuration, data, cluster or tracking server; what was trained until
+            then is kept.
+    """
+    started = time.monotonic()
+    storage = storage_folder(config)
+    name = run_name(config)
+    folder = storage / name
+    _check_same_config(config, folder)
+    uri = tracking_uri(config, storage)
+    if (folder / SUMMARY_FILE).exists():
+        run = Run(config, name, folder, uri, Path(config.data.manifest))
+        return Outcome(run, read_json(folder / SUMMARY_FILE), was_finished=True)
+    console.print(f"run {name} in {folder}")
+    with console.status("preparing data"):
+        run = Run(config, name, folder, uri, locate_manifest(config, storage))
+        manifest = Manifest.read(run.manifest)
+        num_clips, num_videos = (
+            len(manifest.split(s)) for s in (config.data.train_split, config.data.val_split)
+        )
+    run_id = open_run(
+        uri=uri,
+        experiment=config.tracking.experiment,
+        run_name=name,
+        artifact_root=str(storage / "artifacts"),
+        params=flatten(config),
+        tags=environment_versions(),
+    )
+    status = "FAILED"
+    try:
+        with connected():
+            check_resources(config)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / CONFIG_FILE).write_text(config_to_yaml(config))
+            result = _fit(run, manifest, num_clips, num_videos, run_id, console)
+        summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
+        temporary = folder / f".{SUMMARY_FILE}"
+        temporary.write_text(json.dumps(summary, indent=2))
+        temporary.replace(folder / SUMMARY_FILE)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        finish_run(uri=uri, run_id=run_id, status=status)
+    return Outcome(run, summary, was_finished=False)
+
+
+def _check_same_config(config: Config, folder: Path) -> None:
+    if not (folder / CONFIG_FILE).exists():
+        return
+    before, now = flatten(config_from_yaml(folder / CONFIG_FILE)), flatten(config)
+    changed = [
+        f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in _FREE_KEYS
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run of another configuration ({'; '.join(changed)}); "
+            "choose another name=..., or the same configuration to continue it"
+        )
+
+
+def _fit(
+    run: Run, manifest: Manifest, num_clips: int, num_videos: int, run_id: str, console: Console
+) -> Result:
+    config = run.config
+    checkpoints = run.folder / CHECKPOINTS
+    first_step = latest_step(checkpoints)
+    if first_step:
+        console.print(f"continuing from step {first_step}")
+    with shown_progress(console) as board:
+        job = WorkerJob(
+            config=config,
+            classes=manifest.classes,
+            num_clips=num_clips,
+            tracking_uri=run.tracking_uri,
+            run_id=run_id,
+            board=board,
+        )
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=dict(job),
+            scaling_config=ScalingConfig(
+                num_workers=config.scaling.num_workers,
+                use_gpu=config.scaling.use_gpu,
+                resources_per_worker={"CPU": config.scaling.cpus_per_worker}
+                | ({"GPU": 1} if config.scaling.use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=CHECKPOINTS,
+                storage_path=str(run.folder),
+                failure_config=FailureConfig(max_failures=0),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=config.train.keep_checkpoints,
+                    checkpoint_score_attribute=config.tracking.metric,
+                    checkpoint_score_order="max",
+                ),
+            ),
+            datasets={
+                "train": _training_factory(run, num_clips, checkpoints),
+                "val": _test_dataset(run, num_videos),
+            },
+            dataset_config=DataConfig(execution_options=execution_options()),
+        )
+        try:
+            return trainer.fit()
+        except TrainingFailedError as error:
+            raise _first_cause(error) from error
+
+
+def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[], Dataset]:
+    """The stream from the latest registered checkpoint on.
+
+    Called at every start of the worker group.
+    """
+    config, manifest = run.config, str(run.manifest)
+
+    def make() -> Dataset:
+        first_step = latest_step(checkpoints)
+        return training_stream(
+            manifest=manifest,
+            split=config.data.train_split,
+            spec=build_clip_spec(config),
+            order=build_order(config, num_clips),
+            first_batch=first_step,
+            num_batches=build_plan(config, num_clips).num_steps - first_step + 1,
+            num_decoders=config.data.num_decoders,
+            cpus_per_decoder=config.data.cpus_per_decoder,
+        )
+
+    return make
+
+
+def _test_dataset(run: Run, num_videos: int) -> Dataset:
+    config = run.config
+    return test_stream(
+        manifest=str(run.manifest),
+        split=config.data.val_split,
+        num_videos=num_videos,
+        spec=build_clip_spec(config),
+        batch_size=config.evaluation.batch_size,
+        num_workers=config.scaling.num_workers,
+        num_decoders=config.data.num_decoders,
+        cpus_per_decoder=config.data.cpus_per_decoder,
+    )
+
+
+def latest_step(checkpoints: Path) -> int:
+    """Next step after the checkpoint that Ray Train's snapshot calls the latest; 0 without one."""
+    if not (checkpoints / "checkpoint_manager_snapshot.json").exists():
+        return 0
+    latest = Result.from_path(str(checkpoints)).checkpoint
+    return read_state(Path(latest.path)).step if latest else 0
+
+
+def _first_cause(error: TrainingFailedError) -> DSTSRayError:
+    """Our own error among the workers' failures, or one that names the failure."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, DSTSRayError):
+                return cause
+            cause = getattr(cause, "_base_exc", None) or cause.__cause__
+    return ClusterError(
+        f"training failed: {failures[0] if failures else error}; run the same command again to "
+        "continue from the last checkpoint"
+    )
+
+
+def _summarize(
+    run: Run, manifest: Manifest, result: Result, run_id: str, wall_s: float
+) -> dict[str, Any]:
+    returned = result.return_value
+    assert returned is not None
+    model = build_model(run.config, len(manifest.classes))
+    dsts = model.classifier.dsts
+    metrics = returned["metrics"]
+    registration = register_best(run.config, run.tracking_uri, run_id, manifest, result)
+    return {
+        "name": run.name,
+        "num_classes": len(manifest.classes),
+        "train/loss_last": metrics.get("train/loss"),
+        **{
+            key: value
+            for key, value in metrics.items()
+            if key.startswith(("val/", "dsts/", "udl/"))
+        },
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "num_dsts_parameters": sum(p.numel() for p in dsts.parameters()) if dsts else 0,
+        "wall_s": wall_s,
+        "clips_per_s": returned["timing"]["clips_per_s"],
+        "data_wait_ratio": returned["timing"]["data_wait_ratio"],
+        "refused": returned["refused"],
+        "mlflow_run_id": run_id,
+        "tracking_uri": run.tracking_uri,
+        **registration,
+    }

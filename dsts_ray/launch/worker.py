@@ -1,0 +1,163 @@
+"""What runs in every Ray Train worker: wiring between Ray and the training loop."""
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypedDict
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.actor import ActorHandle
+
+from dsts_ray.build import build_model, build_order, build_plan, build_step, learning_rates
+from dsts_ray.config.load import config_to_yaml
+from dsts_ray.config.schema import Config
+from dsts_ray.data.batch import ClipBatch, flip, to_device
+from dsts_ray.data.pipeline import batches
+from dsts_ray.tracking.base import NullTracker, Tracker
+from dsts_ray.tracking.mlflow import MLflowTracker
+from dsts_ray.train.checkpoint import (
+    TrainingState,
+    collect_optimizer_state,
+    load_optimizer_state,
+    load_weights,
+    read_state,
+    save_training_state,
+    save_weights,
+)
+from dsts_ray.train.evaluate import joined, predict, score
+from dsts_ray.train.loop import TrainingLoop
+from dsts_ray.train.step import TrainingStep
+
+_SHOW_PERIOD_S = 0.3
+
+
+class WorkerJob(TypedDict):
+    """What the driver tells every worker."""
+
+    config: Config
+    classes: tuple[str, ...]
+    num_clips: int
+    tracking_uri: str
+    run_id: str
+    board: ActorHandle[Any]
+
+
+class RayContext:
+    """The training loop's view of Ray Train."""
+
+    def __init__(self, board: ActorHandle[Any]) -> None:
+        """Read rank, size and device from Ray Train."""
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.num_workers = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self._board = board
+        self._last_shown = 0.0
+
+    def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
+        """See :class:`~dsts_ray.train.context.RunContext`."""
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if self.rank == 0:
+                write(Path(folder))
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(dict(metrics), checkpoint=checkpoint)
+
+    def show(self, progress: Mapping[str, float]) -> None:
+        """See :class:`~dsts_ray.train.context.RunContext`."""
+        last = progress["step"] == progress["num_steps"]
+        if self.rank == 0 and (last or time.monotonic() - self._last_shown > _SHOW_PERIOD_S):
+            self._last_shown = time.monotonic()
+            self._board.post.remote(dict(progress))
+
+
+def train_worker(job: WorkerJob) -> dict[str, Any]:
+    """Train from the latest checkpoint; rank 0's return value goes to the driver.
+
+    Returns:
+        Metrics of the last step and evaluation, timing, and this worker's refused videos.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    config, classes = job["config"], job["classes"]
+    context = RayContext(job["board"])
+    model = build_model(config, len(classes)).to(context.device).train()
+    restored = ray.train.get_checkpoint()
+    if restored is None:
+        step, first_step = build_step(config, model), 0
+    else:
+        with restored.as_directory() as folder:
+            load_weights(Path(folder), model)
+            step, first_step = build_step(config, model), read_state(Path(folder)).step
+            load_optimizer_state(Path(folder), _engines(step))
+    tracker: Tracker = NullTracker()
+    if context.rank == 0:
+        tracker = MLflowTracker(uri=job["tracking_uri"], run_id=job["run_id"], system_metrics=True)
+
+    def evaluate() -> dict[str, float]:
+        blocks = batches(
+            ray.train.get_dataset_shard("val"),
+            batch_size=config.evaluation.batch_size,
+            prefetch_batches=1,
+        )
+        return score(joined(predict(model, blocks, context.device)), config.dsts.num_neurons)
+
+    def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
+        optimizer_state = collect_optimizer_state(_engines(step))
+
+        def write_files(folder: Path) -> None:
+            save_weights(folder, model, classes=classes, config=config_to_yaml(config))
+            save_training_state(folder, optimizer_state, TrainingState(next_step, metrics))
+
+        return write_files
+
+    loop = TrainingLoop(
+        context=context,
+        plan=build_plan(config, job["num_clips"]),
+        step=step,
+        stream=_stream(config, job["num_clips"], first_step, context.device),
+        accumulation_steps=config.train.accumulation_steps,
+        evaluate=evaluate,
+        write=write,
+        learning_rates=lambda progress: learning_rates(config, progress),
+        tracker=tracker,
+        max_bad_ratio=config.data.max_bad_ratio,
+    )
+    metrics = loop.run(first_step)
+    tracker.close()
+    timing = {
+        **asdict(loop.timing),
+        "clips_per_s": loop.timing.clips_per_s,
+        "data_wait_ratio": loop.timing.data_wait_ratio,
+    }
+    return {"metrics": metrics, "timing": timing, "refused": loop.refused, "first_step": first_step}
+
+
+def _engines(step: TrainingStep) -> dict[str, Any]:
+    return {"downstream": step.downstream, "upstream": step.upstream}
+
+
+def _stream(
+    config: Config, num_clips: int, first_step: int, device: torch.device
+) -> Iterator[ClipBatch]:
+    """This worker's micro-batches, augmented.
+
+    A clip's draws are named by its joined batch and sample.
+    """
+    order = build_order(config, num_clips)
+    shard = ray.train.get_dataset_shard("train")
+    blocks = batches(
+        shard, batch_size=order.block_size, prefetch_batches=config.data.prefetch_batches
+    )
+    for index, rows in enumerate(blocks):
+        batch_number = first_step + index // config.train.accumulation_steps
+        yield flip(
+            to_device(rows, device),
+            probability=config.data.flip_probability,
+            seed=config.train.seed,
+            step=batch_number,
+        )
