@@ -1,0 +1,52 @@
+"""What the training loop sees of tracking: a place to leave metrics that never makes it wait."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Tracker(Protocol):
+    """Takes the metrics of one run; implemented by ``MLflowTracker`` and ``NullTracker``."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Take metrics (name to value, NaN and infinities included) of one step; return at once.
+
+        Args:
+            metrics: values by name, ``phase/thing_unit``.
+            step: number of finished optimizer steps, 0 or more, never falling within a process.
+        """
+        ...
+
+    def close(self) -> None:
+        """Deliver everything taken so far, then return.
+
+        Raises:
+            TrackingError: some points could not be delivered.
+        """
+        ...
+
+
+class NullTracker:
+    """A tracker that keeps nothing: for every rank but the first, and for tests."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Drop the metrics."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Prediction(NamedTuple):
+    """What a predictor says of one video."""
+
+    classes: list[str]  # the most probable first, at most top_k
+    probabilities: list[float]  # of these classes
+    neurons: list[int]  # the active neuron of each DSTS layer
+    error: str | None  # why the video was not read; the lists are then empty
+
+
+class Predictor(Protocol):
+    """A loaded model that classifies videos."""
+
+    def predict(self, sources: Sequence[str | bytes], *, top_k: int) -> list[Prediction]:
+        """Classify each source, the path of a video file or its content; one prediction each."""
+        ...

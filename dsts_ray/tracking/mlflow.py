@@ -1,0 +1,379 @@
+"""Runs on an MLflow tracking server, or on an embedded SQLite store: open, log, finish.
+
+MLflow's global tracking address is never touched. Its own retries, minutes long, are shortened for
+this process: a server that does not answer is reported, or tried again in the background, by us. A
+variable that the user has set in the environment stays as it is.
+"""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import queue
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request_safe
+from mlflow.utils.validation import (
+    MAX_METRICS_PER_BATCH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_TAG_VAL_LENGTH,
+)
+
+from dsts_ray.errors import TrackingError
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+RUN_NAME_TAG = "dsts_ray.run_name"
+VERSIONED_PACKAGES = ("torch", "ray", "deepspeed", "mlflow", "numpy", "decord", "av")
+CHECK_TIMEOUT_S = 4
+SYSTEM_METRICS_INTERVAL_S = 10.0
+
+
+def environment_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, as tags ``version.NAME``."""
+    versions = {"version.python": platform.python_version()}
+    for package in VERSIONED_PACKAGES:
+        try:
+            versions[f"version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[f"version.{package}"] = "not installed"
+    return versions
+
+
+def connect(uri: str, *, create: bool = False, patient: bool = False) -> MlflowClient:
+    """Client of the server or store at ``uri``, after a check that takes a few seconds at most.
+
+    Args:
+        uri: ``http(s)://HOST:PORT`` of a tracking server, or ``sqlite:////ABSOLUTE/PATH.db``.
+        create: make the SQLite store where there is none.
+        patient: no check of a server, for what ends hours of work: slow answers are waited for, and
+            requests that fail repeated for some 15 s.
+
+    Raises:
+        TrackingError: the address has another form, or nothing usable answers there.
+    """
+    if urlsplit(uri).scheme in ("http", "https"):
+        if not patient:
+            _check_server(uri)
+    elif uri.startswith("sqlite:////"):
+        _check_database(Path(uri.removeprefix("sqlite:///")), create=create)
+    else:
+        raise TrackingError(
+            f"tracking.uri is {without_password(uri)!r}; allowed: http://HOST:PORT or "
+            "https://HOST:PORT of an MLflow server, or sqlite:////ABSOLUTE/PATH.db (four slashes). "
+            "Change tracking.uri."
+        )
+    with translated_errors(uri, "open the store"):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_server(uri: str) -> None:
+    try:
+        http_request_safe(
+            get_default_host_creds(uri),
+            "/api/2.0/mlflow/experiments/search",
+            "GET",
+            params={"max_results": 1},
+            max_retries=0,
+            timeout=CHECK_TIMEOUT_S,
+        )
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"no MLflow server answers as it should at {without_password(uri)} "
+            f"({without_password(error)}). Start one (mlflow server --host HOST --port PORT) or "
+            "change tracking.uri. Where the answer was 403, the server's --allowed-hosts must name "
+            "this host; where it was 401, set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        ) from error
+
+
+def _check_database(path: Path, *, create: bool) -> None:
+    try:
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        mode = "rwc" if create else "rw"
+        connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"{path} cannot serve as MLflow's SQLite store: {error}. Give in tracking.uri the path "
+            "of a store that exists and may be written (training makes one where there is none)."
+        ) from error
+
+
+@contextmanager
+def translated_errors(uri: str, action: str) -> Iterator[None]:
+    """Turn what MLflow and the network raise inside the block into one TrackingError."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        message = f"MLflow at {uri} did not {action}: {error}"
+        raise TrackingError(without_password(message)) from error
+
+
+def without_password(text: object) -> str:
+    """The text without user and password in its addresses, for messages."""
+    return re.sub(r"//[^/@\s]*@", "//", str(text))
+
+
+def open_run(
+    *,
+    uri: str,
+    experiment: str,
+    run_name: str,
+    artifact_root: str | None,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+) -> str:
+    """Continue the run ``run_name`` of ``experiment``; create either where it is missing.
+
+    Args:
+        uri: see ``connect``.
+        experiment: name of the experiment.
+        run_name: name that identifies the run within the experiment (tag ``dsts_ray.run_name``).
+        artifact_root: folder or storage address for the artifacts of a new experiment on an SQLite
+            store; None: ``artifacts`` beside the database. A server decides itself.
+        params: the resolved configuration, nested or under dotted keys. A key that the run has
+            already keeps its value.
+        tags: run tags to set; they replace tags of the same name.
+
+    Returns:
+        The run id.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri, create=True)
+    with translated_errors(uri, f"open run {run_name!r} in experiment {experiment!r}"):
+        experiment_id = _experiment_id(client, experiment, _artifact_location(uri, artifact_root))
+        run = _find_run(client, experiment_id, run_name)
+        if run is None:
+            run = client.create_run(experiment_id, run_name=run_name, tags={RUN_NAME_TAG: run_name})
+        elif run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        run_id = run.info.run_id
+        fresh = {key: value for key, value in _flatten(params) if key not in run.data.params}
+        client.log_batch(
+            run_id,
+            params=[Param(key, value[:MAX_PARAM_VAL_LENGTH]) for key, value in fresh.items()],
+            tags=_run_tags(tags),
+        )
+    return run_id
+
+
+def _artifact_location(uri: str, artifact_root: str | None) -> str | None:
+    if not uri.startswith("sqlite:"):
+        return None
+    if artifact_root is None:
+        return (Path(uri.removeprefix("sqlite:///")).parent / "artifacts").as_uri()
+    return artifact_root if "://" in artifact_root else Path(artifact_root).resolve().as_uri()
+
+
+def _experiment_id(client: MlflowClient, name: str, artifact_location: str | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    try:
+        return client.create_experiment(name, artifact_location=artifact_location)
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return found.experiment_id
+
+
+def _find_run(client: MlflowClient, experiment_id: str, run_name: str) -> Run | None:
+    runs = client.search_runs(
+        [experiment_id],
+        filter_string=f'tags.`{RUN_NAME_TAG}` = "{run_name}"',
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return runs[0] if runs else None
+
+
+def _flatten(params: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()]
+
+
+def _last_steps(client: MlflowClient, run_id: str) -> dict[str, int]:
+    return {metric.key: metric.step for metric in client.get_run(run_id).data.to_proto().metrics}
+
+
+def log_artifacts(*, uri: str, run_id: str, directory: Path, artifact_path: str | None) -> None:
+    """Copy the files of ``directory`` into the run's artifacts, under ``artifact_path`` or on top.
+
+    Raises:
+        TrackingError: the folder is missing, or the store does not take the files.
+    """
+    if not directory.is_dir():
+        raise TrackingError(f"artifacts are to be logged from {directory}, which is no folder")
+    client = connect(uri, patient=True)
+    with translated_errors(uri, f"take the files of {directory}"):
+        client.log_artifacts(run_id, str(directory), artifact_path)
+
+
+def finish_run(
+    *,
+    uri: str,
+    run_id: str,
+    status: Literal["FINISHED", "FAILED", "KILLED"],
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """End the run with its closing metrics (at the run's last step) and tags.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri, patient=True)
+    with translated_errors(uri, f"finish run {run_id}"):
+        step = max(_last_steps(client, run_id).values(), default=0)
+        now_ms = int(time.time() * 1000)
+        closing = [Metric(key, value, now_ms, step) for key, value in (metrics or {}).items()]
+        client.log_batch(run_id, metrics=closing, tags=_run_tags(tags or {}))
+        client.set_terminated(run_id, status=status)
+
+
+class MLflowTracker:
+    """Sends one run's metrics from a background thread: training never waits for the server.
+
+    What the server does not take now (an outage, a slow answer) is kept in memory and sent later,
+    in order; a batch sent twice is stored once. Steps that an earlier process of the same run has
+    logged (it trained beyond the checkpoint from which this one continues) are not logged again.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        run_id: str,
+        system_metrics: bool = False,
+        flush_s: float = 2.0,
+        close_timeout_s: float = 60.0,
+    ) -> None:
+        """Start the background thread; the server is first contacted there.
+
+        Args:
+            uri: see ``connect``.
+            run_id: run that ``open_run`` gave.
+            system_metrics: log ``system/*`` of this machine (processor, memory, disk, network, and
+                NVIDIA GPUs where nvidia-ml-py is installed) every 10 s, at the step reached then.
+            flush_s: seconds between deliveries.
+            close_timeout_s: seconds for which ``close`` goes on trying.
+        """
+        self._run_id = run_id
+        self._flush_s, self._close_timeout_s = flush_s, close_timeout_s
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._monitors = _system_monitors() if system_metrics else []
+        self._queue: queue.SimpleQueue[Metric] = queue.SimpleQueue()
+        self._unsent: list[Metric] = []
+        self._steps_before: dict[str, int] | None = None
+        self._step = 0
+        self._last_error: Exception | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
+        self._thread.start()
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Queue the metrics (NaN and infinities included) of one step; return at once."""
+        self._step = step
+        self._enqueue(metrics, step)
+
+    def close(self) -> None:
+        """Deliver everything queued, then return.
+
+        Raises:
+            TrackingError: points are undelivered after ``close_timeout_s`` seconds; says how many.
+        """
+        self._closing.set()
+        self._thread.join(self._close_timeout_s)
+        num_undelivered = len(self._unsent) + self._queue.qsize()
+        if num_undelivered:
+            raise TrackingError(
+                f"{num_undelivered} metric points of run {self._run_id} were not delivered in "
+                f"{self._close_timeout_s:g} s of trying ({without_password(self._last_error)}). "
+                "Start the server again; a resumed run logs again what follows its checkpoint."
+            )
+
+    def _enqueue(self, metrics: Mapping[str, float], step: int) -> None:
+        now_ms = int(time.time() * 1000)
+        for key, value in metrics.items():
+            self._queue.put(Metric(key, value, now_ms, step))
+
+    def _run(self) -> None:
+        next_sample_s = time.monotonic()
+        while not self._closing.wait(self._flush_s):
+            if self._monitors and time.monotonic() >= next_sample_s:
+                self._sample_system_metrics()
+                next_sample_s += SYSTEM_METRICS_INTERVAL_S
+            self._deliver()
+        deadline_s = time.monotonic() + self._close_timeout_s
+        while not self._deliver() and time.monotonic() < deadline_s:
+            time.sleep(self._flush_s)
+
+    def _deliver(self) -> bool:
+        """Send what is queued; False when the server did not take all of it."""
+        while not self._queue.empty():
+            self._unsent.append(self._queue.get())
+        try:
+            if self._steps_before is None:
+                self._steps_before = _last_steps(self._client, self._run_id)
+            while self._unsent:
+                batch = self._unsent[:MAX_METRICS_PER_BATCH]
+                fresh = [m for m in batch if m.step > self._steps_before.get(m.key, -1)]
+                self._client.log_batch(self._run_id, metrics=fresh)
+                del self._unsent[:MAX_METRICS_PER_BATCH]
+        except (MlflowException, OSError) as error:
+            self._last_error = error
+            return False
+        return True
+
+    def _sample_system_metrics(self) -> None:
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            sample: dict[str, float] = monitor.aggregate_metrics() or {}
+            monitor.clear_metrics()
+            self._enqueue({f"system/{key}": value for key, value in sample.items()}, self._step)
+
+
+def _system_monitors() -> list[BaseMetricsMonitor]:
+    monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with suppress(ImportError, RuntimeError):
+        monitors.append(GPUMonitor())
+    return monitors
