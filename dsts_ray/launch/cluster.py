@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RaySystemError
 
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import ClusterError
@@ -44,7 +45,7 @@ def connected() -> Iterator[None]:
             runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             **({} if address else local),
         )
-    except (ConnectionError, ray.exceptions.RaySystemError, ValueError) as error:
+    except (ConnectionError, RaySystemError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one with "
             "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"

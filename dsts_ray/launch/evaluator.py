@@ -69,8 +69,8 @@ def evaluate(model: str, *, uri: str | None, data: Path | None, split: str | Non
     if manifest.classes != classes:
         raise ConfigError(
             f"{path} has {len(manifest.classes)} classes ({', '.join(manifest.classes[:3])}, ...), "
-            f"the model was trained on {len(classes)} ({', '.join(classes[:3])}, ...); give --data a "
-            "manifest of the same classes"
+            f"the model was trained on {len(classes)} ({', '.join(classes[:3])}, ...); give --data "
+            "a manifest of the same classes"
         )
     split = split or config.data.val_split
     videos = manifest.split(split)

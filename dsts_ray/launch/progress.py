@@ -8,12 +8,18 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _POLL_S = 0.5
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Holds the latest progress."""
 
@@ -36,7 +42,7 @@ def shown_progress(console: Console) -> Iterator[ActorHandle[Any]]:
 
     Without a terminal a line per epoch.
     """
-    board = ProgressBoard.remote()
+    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
     done = threading.Event()
     draw = _draw_bar if console.is_terminal else _print_lines
     thread = threading.Thread(target=draw, args=(console, board, done), daemon=True)
@@ -61,14 +67,19 @@ def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) 
     with Progress(*columns, console=console) as bars:
         task = None
         while not done.wait(_POLL_S):
-            task = _update(bars, task, ray.get(board.read.remote()))
-        _update(bars, task, ray.get(board.read.remote()))
+            task = _update(bars, task, _read(board))
+        _update(bars, task, _read(board))
 
 
-def _update(bars: Progress, task: Any, progress: dict[str, float]) -> Any:  # noqa: ANN401
+def _read(board: ActorHandle[Any]) -> dict[str, float]:
+    progress: Any = ray.get(board.read.remote())
+    return progress
+
+
+def _update(bars: Progress, task: TaskID | None, progress: dict[str, float]) -> TaskID | None:
     if not progress:
         return task
-    fields = {name: progress[name] for name in ("epoch", "loss", "clips_per_s")}
+    fields: Any = {name: progress[name] for name in ("epoch", "loss", "clips_per_s")}
     if task is None:
         return bars.add_task(
             "train", total=progress["num_steps"], completed=int(progress["step"]), **fields
@@ -81,7 +92,7 @@ def _print_lines(console: Console, board: ActorHandle[Any], done: threading.Even
     last = -1.0
     while True:
         ended = done.wait(_POLL_S)
-        progress = ray.get(board.read.remote())
+        progress = _read(board)
         if progress and progress["epoch"] > last:
             last = progress["epoch"]
             console.print(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ray.data import Dataset
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
@@ -151,7 +151,7 @@ def _fit(
             board=board,
         )
         trainer = TorchTrainer(
-            train_worker,
+            cast(Callable[[dict[str, Any]], Any], train_worker),
             train_loop_config=dict(job),
             scaling_config=ScalingConfig(
                 num_workers=config.scaling.num_workers,

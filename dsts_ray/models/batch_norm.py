@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dsts_ray.models.synchronize import num_workers, stack_over_workers
 
+_MOMENTUM = 0.1
+
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization over (batch, *) of tensors with any number of trailing dimensions.
@@ -25,7 +27,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             num_features: Channels, dimension 1 of the input.
             synchronize: Take training statistics over all workers.
         """
-        super().__init__(num_features)
+        super().__init__(num_features, momentum=_MOMENTUM)
         self.synchronize = synchronize
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -39,8 +41,13 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         count = rows.new_full((1,), rows.shape[1])
         mean, variance, total = joined_moments(count, rows.mean(1)[None], _squares(rows)[None])
         if self.track_running_stats:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
-            update_running(self, mean, variance, total)
+            update_running(
+                self.running_mean[None], self.running_var[None], mean, variance, total, _MOMENTUM
+            )
         shape = (1, -1) + (1,) * (input.ndim - 2)
         scale = self.weight * (variance[0] + self.eps).rsqrt()
         return input * scale.view(shape) + (self.bias - mean[0] * scale).view(shape)
@@ -69,26 +76,71 @@ def joined_moments(count: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor
     return joined_mean, all_squares.sum(0) / total.clamp(min=1) + between, total.squeeze(1)
 
 
+class RunningStatistics(nn.Module):
+    """Mean and variance of groups of values, of the joined batch and running."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, groups: int, channels: int, *, momentum: float = _MOMENTUM) -> None:
+        """Create running statistics (groups, channels); ``momentum`` is torch's."""
+        super().__init__()
+        self.momentum = momentum
+        self.track_running_stats = True
+        self.register_buffer("running_mean", torch.zeros(groups, channels))
+        self.register_buffer("running_var", torch.ones(groups, channels))
+
+    def forward(self, count: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Join the workers' moments and move the running statistics towards them.
+
+        Arguments as in :func:`joined_moments`; groups without values have their running statistics.
+
+        Returns:
+            Mean and biased variance, shape (groups, channels).
+        """
+        joined_mean, variance, total = joined_moments(count, mean, squares)
+        if self.track_running_stats:
+            update_running(
+                self.running_mean, self.running_var, joined_mean, variance, total, self.momentum
+            )
+        known = (total > 0).unsqueeze(1)
+        return (
+            torch.where(known, joined_mean, self.running_mean),
+            torch.where(known, variance, self.running_var),
+        )
+
+
 @torch.no_grad()
-def update_running(norm: nn.Module, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-    """Move a layer's running statistics towards a batch's, as torch does (unbiased variance).
+def update_running(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    count: Tensor,
+    momentum: float,
+) -> None:
+    """Move running statistics towards a batch's, as torch does (unbiased variance), in place.
 
     Args:
-        norm: Layer with ``running_mean``, ``running_var`` and ``momentum``.
-        mean: Shape (groups, channels).
-        variance: Biased variance, shape (groups, channels).
+        running_mean: Shape (groups, channels), as all but ``count``.
+        running_var: Running variance.
+        mean: Mean of the batch.
+        variance: Biased variance of the batch.
         count: Values per group, shape (groups,); groups without any keep their statistics.
+        momentum: Share of the way, in [0, 1].
     """
-    rate = torch.where(count > 0, norm.momentum, 0.0).unsqueeze(1)
+    rate = momentum * (count > 0).to(mean).unsqueeze(1)
     unbiased = variance * (count / (count - 1).clamp(min=1)).unsqueeze(1)
-    for running, batch in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        running.view_as(batch).add_(rate * (batch - running.view_as(batch)))
+    running_mean.add_(rate * (mean - running_mean))
+    running_var.add_(rate * (unbiased - running_var))
 
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Let passes in training mode leave all running statistics bit-exactly as they are."""
-    layers = [layer for layer in module.modules() if getattr(layer, "track_running_stats", False)]
+    layers = [
+        layer for layer in module.modules() if isinstance(layer, BatchNorm | RunningStatistics)
+    ]
     for layer in layers:
         layer.track_running_stats = False
     try:

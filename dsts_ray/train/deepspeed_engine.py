@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class DeepSpeedEngine:
                 "steps_per_print": 10**9,
             },
         )
+        self._optimizer: Any = self.engine.optimizer
 
     def backward(self, loss: Tensor) -> None:
         """See :class:`~dsts_ray.train.engine.ParameterEngine`.
@@ -77,34 +79,35 @@ class DeepSpeedEngine:
 
     def step(self, lr: float) -> float:
         """See :class:`~dsts_ray.train.engine.ParameterEngine`."""
-        set_lr(self.engine.optimizer, lr)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = (
-            nn.utils.get_total_norm(gradients)
-            if isinstance(self.engine.optimizer, torch.optim.Optimizer)
-            else None
-        )
+        set_lr(self._optimizer, lr)
+        plain = isinstance(self._optimizer, torch.optim.Optimizer)
+        norm = self._reduced_gradient_norm() if plain else 0.0
         self.engine.step()
         self._pending = False
-        return float(self.engine.get_global_grad_norm() if norm is None else norm)
+        return norm if plain else float(self._optimizer._global_grad_norm)
+
+    def _reduced_gradient_norm(self) -> float:
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
 
     def state(self) -> dict[str, Tensor]:
         """See :class:`~dsts_ray.train.engine.ParameterEngine`."""
-        zero = self.engine.optimizer
+        zero = self._optimizer
         if isinstance(zero, torch.optim.Optimizer):
             return optimizer_state(zero, self.parameters)
         steps = [entries["step"] for entries in zero.optimizer.state.values() if "step" in entries]
         state = {}
         for name, parameter in self.parameters.items():
             for entry in _state_entries(zero.optimizer):
-                state[f"{name}/{entry}"] = safe_get_full_optimizer_state(parameter, entry).cpu()
+                value: Any = safe_get_full_optimizer_state(parameter, entry)
+                state[f"{name}/{entry}"] = value.cpu()
             if steps:
                 state[f"{name}/step"] = steps[0].cpu().clone()
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See :class:`~dsts_ray.train.engine.ParameterEngine`."""
-        zero = self.engine.optimizer
+        zero = self._optimizer
         if isinstance(zero, torch.optim.Optimizer):
             load_optimizer_state(zero, self.parameters, state)
             return

@@ -101,25 +101,16 @@ class TrainingStep:
             if len(train) == 1:
                 outputs[0] = self._backbone(train[0])
             metrics |= self._meta_update(step, train, held_out, criteria, outputs, upstream_lr)
-        losses, correct, chosen = [], [], []
+        counts, chosen = [], []
         for batch, criterion, output in zip(train, criteria, outputs, strict=True):
             loss, recognition = self._actual_update(
                 step, batch, criterion, output or self._backbone(batch)
             )
-            losses.append(loss)
-            correct.append(((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum())
+            correct = ((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum()
+            counts.append(torch.stack([loss, correct, correct.new_tensor(len(batch.refused))]))
             chosen.append([selection.chosen for selection in recognition.selections])
         metrics["train/gradient_norm"] = self.downstream.step(lr)
-        num_refused = sum(len(batch.refused) for batch in train)
-        sums = sum_over_workers(
-            torch.stack(
-                [
-                    sum(losses),
-                    sum(correct),
-                    torch.tensor(float(num_refused), device=losses[0].device),
-                ]
-            ).double()
-        ).tolist()
+        sums = sum_over_workers(torch.stack(counts).double().sum(0)).tolist()
         loss = sums[0] / num_workers()
         metrics |= {"train/loss": loss, "train/top1": sums[1] / max(total, 1.0)}
         return StepResult(loss, metrics, int(total), int(sums[2]), self._count(chosen))
@@ -222,7 +213,7 @@ class TrainingStep:
         self.downstream.backward(sum(auxiliary, loss))
         return loss.detach(), recognition
 
-    def _autocast(self, batch: ClipBatch) -> AbstractContextManager[None]:
+    def _autocast(self, batch: ClipBatch) -> AbstractContextManager[object]:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(batch.clips.device.type, torch.bfloat16)
@@ -232,10 +223,7 @@ class TrainingStep:
         if dsts is None:
             return None
         layers = [torch.cat(parts) for parts in zip(*chosen, strict=True)]
-        num_neurons = max(
-            module.scoring.shape[0] for module in dsts.modules() if hasattr(module, "scoring")
-        )
-        return torch.stack([torch.bincount(layer, minlength=num_neurons) for layer in layers])
+        return torch.stack([torch.bincount(layer, minlength=dsts.num_neurons) for layer in layers])
 
 
 def _criterion(

@@ -29,7 +29,7 @@ def conv_norm_relu(
     synchronize: bool,
 ) -> nn.Sequential:
     """Stride-1 convolution that keeps the size, batch normalization, ReLU."""
-    padding = tuple(size // 2 for size in kernel)
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, groups=groups, bias=False)
     return nn.Sequential(conv, BatchNorm(out_channels, synchronize=synchronize), nn.ReLU())
 

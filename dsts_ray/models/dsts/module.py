@@ -98,6 +98,7 @@ class DSTSModule(nn.Module):
         """
         super().__init__()
         self.skip = skip
+        self.num_neurons = num_neurons
         self.layers = nn.ModuleList(
             DSTSLayer(
                 channels=channels,

@@ -19,9 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dsts_ray.models.batch_norm import joined_moments, update_running
+from dsts_ray.models.batch_norm import RunningStatistics
 from dsts_ray.models.dsts.gates import GateSample
 from dsts_ray.models.dsts.synapse import Selection
+
+_EPS = 1e-5
 
 Dispatch = Literal["dense", "sparse"]
 
@@ -120,17 +122,12 @@ class SpecializedNeurons(nn.Module):
 class NeuronNorm(nn.Module):
     """Batch normalization per neuron over the samples routed to it on all workers."""
 
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(self, num_neurons: int, channels: int) -> None:
         """Create scale, shift and running statistics for every neuron and channel."""
         super().__init__()
-        self.momentum, self.eps, self.track_running_stats = 0.1, 1e-5, True
         self.weight = nn.Parameter(torch.ones(num_neurons, channels))
         self.bias = nn.Parameter(torch.zeros(num_neurons, channels))
-        self.register_buffer("running_mean", torch.zeros(num_neurons, channels))
-        self.register_buffer("running_var", torch.ones(num_neurons, channels))
+        self.statistics = RunningStatistics(num_neurons, channels)
 
     def forward(self, outputs: Tensor, chosen: Tensor) -> Tensor:
         """Normalize operator outputs.
@@ -141,17 +138,10 @@ class NeuronNorm(nn.Module):
             chosen: Activated neuron of each sample, shape (batch,).
         """
         outputs = outputs.to(self.weight.dtype)
-        mean, variance = self.running_mean, self.running_var
+        mean, variance = self.statistics.running_mean, self.statistics.running_var
         if self.training:
-            mean, variance, total = joined_moments(
-                *_routed_moments(outputs, chosen, len(self.weight))
-            )
-            if self.track_running_stats:
-                update_running(self, mean, variance, total)
-            routed = (total > 0).unsqueeze(1)
-            mean = torch.where(routed, mean, self.running_mean)
-            variance = torch.where(routed, variance, self.running_var)
-        scale = self.weight * (variance + self.eps).rsqrt()
+            mean, variance = self.statistics(*_routed_moments(outputs, chosen, len(self.weight)))
+        scale = self.weight * (variance + _EPS).rsqrt()
         shift = self.bias - mean * scale
         if outputs.shape[1] == len(self.weight) and outputs.shape[1] > 1:
             scale, shift = scale.unsqueeze(0), shift.unsqueeze(0)

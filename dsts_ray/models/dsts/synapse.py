@@ -23,7 +23,9 @@ from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsts_ray.models.batch_norm import joined_moments, update_running
+from dsts_ray.models.batch_norm import RunningStatistics
+
+_EPS = 1e-5
 
 ImpulseNormalization = Literal["sum", "mean", "standardized"]
 
@@ -45,9 +47,6 @@ class Selection(NamedTuple):
 class Synapse(nn.Module):
     """Scores a feature map against every neuron and activates the best."""
 
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(
         self,
         *,
@@ -67,11 +66,8 @@ class Synapse(nn.Module):
         super().__init__()
         self.impulse = impulse
         self.temperature = temperature
-        self.momentum, self.eps, self.track_running_stats = 0.1, 1e-5, True
         self.scoring = nn.Parameter(torch.randn(num_neurons, channels) / math.sqrt(3.0))
-        if impulse == "standardized":
-            self.register_buffer("running_mean", torch.zeros(num_neurons))
-            self.register_buffer("running_var", torch.ones(num_neurons))
+        self.statistics = RunningStatistics(1, num_neurons) if impulse == "standardized" else None
 
     def forward(
         self,
@@ -101,18 +97,16 @@ class Synapse(nn.Module):
         )  # Eq. 1-2; not a matrix product, which autocast would round
 
     def _normalize(self, impulses: Tensor) -> Tensor:
-        if self.impulse != "standardized":
+        if self.statistics is None:
             return impulses
-        mean, variance = self.running_mean, self.running_var
+        mean, variance = self.statistics.running_mean, self.statistics.running_var
         if self.training:
-            count = impulses.new_full((1,), len(impulses))
-            local_mean = impulses.mean(0)
-            squares = ((impulses - local_mean) ** 2).sum(0)
-            mean, variance, total = joined_moments(count, local_mean[None], squares[None])
-            if self.track_running_stats:
-                update_running(self, mean, variance, total)
-        scale = (variance + self.eps).rsqrt()
-        return (impulses - mean) * scale
+            local_mean = impulses.mean(0, keepdim=True)
+            squares = ((impulses - local_mean) ** 2).sum(0, keepdim=True)
+            mean, variance = self.statistics(
+                impulses.new_full((1,), len(impulses)), local_mean, squares
+            )
+        return (impulses - mean) * (variance + _EPS).rsqrt()
 
 
 def _one_hot(chosen: Tensor, like: Tensor) -> Tensor:
