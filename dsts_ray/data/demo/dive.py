@@ -10,7 +10,7 @@ SOMERSAULTS = {"Dive": 0.5, "1som": 1.0, "15som": 1.5, "2som": 2.0, "25som": 2.5
 SOMERSAULTS |= {"35som": 3.5}
 TWISTS = {"NoTwis": 0.0, "05Twis": 0.5, "1Twis": 1.0, "15Twis": 1.5, "2Twis": 2.0, "25Twis": 2.5}
 TWISTS |= {"3Twis": 3.0}
-FLIGHT = (0.13, 0.9)  # part of the clip between leaving the platform and touching the water
+FLIGHT = (0.08, 0.94)  # part of the clip between leaving the platform and touching the water
 FALL = 2.3  # platform to water, body heights
 STANDING = 0.53  # platform to centre of mass of a standing or armstanding diver, body heights
 TOUCH = 0.4  # water to centre of mass at the end of the flight, body heights
@@ -52,13 +52,13 @@ def move(dive: Dive, progress: Floats, *, depth_of_fold: float = 1.0) -> DiveMot
     flight = (progress - start) / (stop - start)
     airborne = np.clip(flight, 0, 1)
     direction = -1.0 if dive.takeoff in ("Reverse", "Inward") else 1.0
-    rotated = 0.35 * airborne + 0.65 * _ease(airborne, 0.0, 1.0)
+    rotated = 0.75 * airborne + 0.25 * _ease(airborne, 0.0, 1.0)
     somersault = direction * 2 * np.pi * SOMERSAULTS[dive.somersaults] * rotated
     if dive.takeoff == "Armstand":
         somersault = somersault + np.pi
     facing = np.pi if dive.takeoff in ("Back", "Inward") else 0.0
-    twist_stop = 0.75 if dive.position == "FREE" else 0.5
-    twist = facing + 2 * np.pi * TWISTS[dive.twists] * _ease(airborne, 0.08, twist_stop)
+    twist_stop = 0.9 if dive.position == "FREE" else 0.5
+    twist = facing + 2 * np.pi * TWISTS[dive.twists] * _ease(airborne, 0.03, twist_stop)
     drop = STANDING + FALL - TOUCH
     gravity = 2 * (np.sqrt(JUMP) + np.sqrt(JUMP + drop)) ** 2
     height = np.sqrt(2 * gravity * JUMP) * airborne - gravity * airborne**2 / 2
@@ -74,23 +74,23 @@ def move(dive: Dive, progress: Floats, *, depth_of_fold: float = 1.0) -> DiveMot
 
 def _pose(dive: Dive, airborne: Floats, flight: Floats, depth: float) -> Pose:
     """Blend takeoff, flight position and entry."""
-    fold_start = 0.45 if dive.twists != "NoTwis" else 0.04
+    fold_start = 0.45 if dive.twists != "NoTwis" else 0.0
     if dive.position == "FREE":
         fold_start = 0.0
-    held = _ease(airborne, fold_start, fold_start + 0.16) * (1 - _ease(airborne, 0.74, 0.92))
+    held = _ease(airborne, fold_start, fold_start + 0.1) * (1 - _ease(airborne, 0.86, 0.98))
     hip, knee, shoulder, elbow = {
         "PIKE": (2.0, 0.0, 1.3, 0.0),
         "TUCK": (2.3, 2.4, 0.9, 0.6),
         "STR": (0.0, 0.0, 0.35, 0.0),
         "FREE": (0.15, 0.0, 1.4, 1.9),
     }[dive.position]
-    crouch = np.exp(-(((flight + 0.09) / 0.06) ** 2)) * (dive.takeoff != "Armstand")
+    crouch = np.exp(-(((flight + 0.05) / 0.03) ** 2)) * (dive.takeoff != "Armstand")
     head_first = (2 * SOMERSAULTS[dive.somersaults]) % 2 == 1
     if dive.takeoff == "Armstand":
         head_first = not head_first
-    first = np.pi if dive.takeoff == "Armstand" else np.pi * _ease(flight, -0.2, 0.02)
+    first = np.pi if dive.takeoff == "Armstand" else np.pi * _ease(flight, -0.09, 0.01)
     last = np.pi if head_first else 0.1
-    entering = _ease(airborne, 0.72, 0.92)
+    entering = _ease(airborne, 0.84, 0.98)
     free = first * (1 - entering) + last * entering
     arm = shoulder * depth * held + free * (1 - held)
     asymmetry = 1.2 * held if dive.position == "FREE" else 0.0 * held

@@ -12,18 +12,18 @@ from dsts_ray.data.demo.dive import FALL, REACH, TOUCH, Dive, DiveMotion, move
 from dsts_ray.data.demo.figure import Capsules, build_capsules, rotate
 from dsts_ray.data.demo.render import Colour, Stroke
 
-FRAME_HEIGHT = 1.5  # body heights in a frame at scale 1
-SCALE_STD = 0.12  # zoom of a clip, natural logarithm
-CAMERA_FOLLOWS = (0.85, 1.0)  # share of the diver's path that the camera follows
-CAMERA_OFFSET = 0.1  # standard deviation of where the diver sits in the frame, body heights
-PAN_AMPLITUDE = 0.12  # slow swing of the camera, body heights
+FRAME_HEIGHT = 1.4  # body heights in a frame at scale 1
+SCALE_STD = 0.06  # zoom of a clip, natural logarithm
+CAMERA_FOLLOWS = (0.95, 1.0)  # share of the diver's path that the camera follows
+CAMERA_OFFSET = 0.04  # standard deviation of where the diver sits in the frame, body heights
+PAN_AMPLITUDE = 0.05  # slow swing of the camera, body heights
 SHAKE_STD = 0.012  # camera shake between frames, body heights
-YAW_STD = 0.25  # camera away from the side view, radians
+YAW_STD = 0.1  # camera away from the side view, radians
 LEAN_STD = 0.06  # under- or over-rotation of the dive, radians
-SPEED_JITTER = 0.10  # how unevenly time passes within a clip, share of its length
+SPEED_JITTER = 0.06  # how unevenly time passes within a clip, share of its length
 FOLD_STD = 0.08  # how deep pike and tuck are held, relative
-CLOTHING_STD = 30.0  # clothing of a source around CLOTHING, grey levels
-MIRRORED_RATIO = 0.5  # sources whose divers leave to the left
+CLOTHING_STD = 13.0  # clothing of a source around CLOTHING, grey levels
+MIRRORED_RATIO = 0.0  # sources whose divers leave to the left
 CLOTHING: dict[str, Colour] = {
     "hair": (40, 30, 25),
     "front": (225, 60, 50),
@@ -32,7 +32,7 @@ CLOTHING: dict[str, Colour] = {
 }
 SKINS: tuple[Colour, ...] = ((232, 190, 160), (198, 146, 110), (141, 95, 66), (96, 62, 45))
 WALL: Colour = (120, 130, 125)
-WALL_STD = 25.0  # wall of a source around WALL, grey levels
+WALL_STD = 14.0  # wall of a source around WALL, grey levels
 FOAM: Colour = (240, 246, 250)
 WATER_OPACITY = 0.7
 # Extent of the drawn place, body heights

@@ -25,24 +25,24 @@ SOURCE_STREAM, LABEL_STREAM = 10, 20  # added to the split in the entropy of oth
 
 CLASSES = """
 Forward+15som+NoTwis+PIKE Forward+15som+NoTwis+TUCK
-Forward+25som+NoTwis+PIKE Forward+25som+NoTwis+TUCK
-Back+15som+05Twis+FREE    Back+15som+15Twis+FREE
-Reverse+15som+NoTwis+PIKE Reverse+15som+NoTwis+TUCK
-Back+15som+NoTwis+PIKE    Back+15som+NoTwis+TUCK
-Inward+15som+NoTwis+PIKE  Inward+15som+NoTwis+TUCK
 Forward+Dive+NoTwis+PIKE  Forward+Dive+NoTwis+STR
-Armstand+2som+NoTwis+PIKE Armstand+2som+NoTwis+TUCK
-Back+15som+25Twis+FREE    Reverse+15som+05Twis+FREE
-Reverse+15som+15Twis+FREE Reverse+15som+25Twis+FREE
-Back+25som+NoTwis+PIKE    Back+25som+NoTwis+TUCK
+Back+15som+05Twis+FREE    Back+15som+15Twis+FREE
+Reverse+15som+NoTwis+PIKE Armstand+2som+NoTwis+TUCK
+Back+25som+NoTwis+TUCK    Inward+Dive+NoTwis+PIKE
+Forward+25som+NoTwis+PIKE Back+Dive+NoTwis+TUCK
+Back+15som+25Twis+FREE    Reverse+15som+NoTwis+TUCK
+Armstand+2som+NoTwis+PIKE Inward+15som+NoTwis+TUCK
+Forward+25som+NoTwis+TUCK Back+15som+NoTwis+PIKE
+Back+15som+NoTwis+TUCK    Inward+15som+NoTwis+PIKE
+Reverse+15som+05Twis+FREE Reverse+15som+15Twis+FREE
+Reverse+15som+25Twis+FREE Back+25som+NoTwis+PIKE
 Reverse+25som+NoTwis+PIKE Reverse+25som+NoTwis+TUCK
 Inward+25som+NoTwis+PIKE  Inward+25som+NoTwis+TUCK
 Forward+15som+1Twis+FREE  Forward+15som+2Twis+FREE
 Forward+25som+1Twis+PIKE  Forward+25som+2Twis+PIKE
 Back+25som+15Twis+PIKE    Back+25som+25Twis+PIKE
-Back+Dive+NoTwis+PIKE     Back+Dive+NoTwis+TUCK
-Reverse+Dive+NoTwis+PIKE  Reverse+Dive+NoTwis+TUCK
-Inward+Dive+NoTwis+PIKE   Inward+Dive+NoTwis+TUCK
+Back+Dive+NoTwis+PIKE     Reverse+Dive+NoTwis+PIKE
+Reverse+Dive+NoTwis+TUCK  Inward+Dive+NoTwis+TUCK
 Forward+1som+NoTwis+PIKE  Forward+1som+NoTwis+TUCK
 Back+2som+15Twis+FREE     Back+2som+25Twis+FREE
 Armstand+3som+NoTwis+PIKE Armstand+3som+NoTwis+TUCK

@@ -46,7 +46,7 @@ def build_capsules(pose: Pose) -> Capsules:
     """
     upright = _direction(np.pi - pose.hip / 2)
     normal = np.stack([upright[:, 1], -upright[:, 0], upright[:, 2]], axis=1)
-    neck = TORSO * upright
+    pelvis, neck = np.zeros_like(upright), TORSO * upright
     head = neck + (HEAD_RADIUS + 0.03) * upright
     limbs: list[tuple[Floats, Floats, float, str]] = [
         (head - 0.025 * normal, head - 0.025 * normal, HEAD_RADIUS, "hair"),
@@ -54,7 +54,7 @@ def build_capsules(pose: Pose) -> Capsules:
     ]
     for side, shoulder_angle in ((1.0, pose.left_shoulder), (-1.0, pose.right_shoulder)):
         lateral = np.array([0.0, 0.0, side])
-        shoulder, hip = neck + HALF_SHOULDERS * lateral, 0 * neck + HALF_HIPS * lateral
+        shoulder, hip = neck + HALF_SHOULDERS * lateral, pelvis + HALF_HIPS * lateral
         for depth, paint in ((HALF_DEPTH, "front"), (-HALF_DEPTH, "back")):
             inset = depth * normal - 0.02 * lateral
             limbs.append((shoulder + inset, hip + inset, 0.05, paint))

@@ -11,14 +11,20 @@ from dsts_ray.data.demo import render
 from dsts_ray.data.demo.hand_motion import Motion, Slope, Track, move
 from dsts_ray.data.demo.render import Colour, Point, Stroke
 
-OBJECT_RADIUS = (0.085, 0.13)  # frame heights
-SCALE_STD = 0.08  # zoom of a clip, natural logarithm
-CAMERA_OFFSET = 0.05  # standard deviation of where the camera looks, frame heights
-PAN_AMPLITUDE = 0.04  # slow swing of the camera, frame heights
-SHAKE_STD = 0.006  # camera shake between frames, frame heights
-SPEED_JITTER = 0.25  # how unevenly time passes within a clip, share of its length
+OBJECT_RADIUS = (0.1, 0.13)  # frame heights
+SCALE_STD = 0.06  # zoom of a clip, natural logarithm
+CAMERA_OFFSET = 0.03  # standard deviation of where the camera looks, frame heights
+PAN_AMPLITUDE = 0.02  # slow swing of the camera, frame heights
+SHAKE_STD = 0.004  # camera shake between frames, frame heights
+SPEED_JITTER = 0.15  # how unevenly time passes within a clip, share of its length
+COLOUR_STD = 18.0  # table, sleeve and objects of a clip around the colours below, grey levels
 MAX_DISTRACTORS = 2  # other things that lie on the table
 SKINS: tuple[Colour, ...] = ((232, 190, 160), (198, 146, 110), (141, 95, 66), (96, 62, 45))
+TABLE: Colour = (120, 130, 125)
+SLEEVE: Colour = (50, 80, 215)
+SLOPE: Colour = (70, 65, 60)
+OBJECT: tuple[Colour, Colour] = ((225, 60, 50), (235, 200, 60))
+DISTRACTOR: tuple[Colour, Colour] = ((60, 140, 70), (90, 170, 160))
 MARGIN = 0.9  # drawn around the frame for the camera to turn to, frame heights
 
 Polygon = list[Point]
@@ -80,15 +86,15 @@ def render_interaction(
     Returns:
         Frames (T H W C).
     """
-    things = [_draw_thing(rng, shape) for shape in shapes]
+    things = [_draw_thing(rng, shape, OBJECT) for shape in shapes]
     moved = move(motion, _progress(rng, num_frames), direction, rng, things[0].radius)
     images = _draw_frames(moved, things, rng, height, width)
     return render.add_noise(rng, images, width, height)
 
 
-def _draw_thing(rng: np.random.Generator, shape: str) -> Thing:
-    colours = render.draw_colour(rng), render.draw_colour(rng)
-    return Thing(shape, float(rng.uniform(*OBJECT_RADIUS)), colours)
+def _draw_thing(rng: np.random.Generator, shape: str, colours: tuple[Colour, Colour]) -> Thing:
+    body, part = (render.vary_colour(rng, colour, COLOUR_STD) for colour in colours)
+    return Thing(shape, float(rng.uniform(*OBJECT_RADIUS)), (body, part))
 
 
 def _progress(rng: np.random.Generator, num_frames: int) -> NDArray[np.float64]:
@@ -104,13 +110,13 @@ def _draw_frames(
     """Yield supersampled frames, back to front: table, distractors, slope, objects, hands."""
     zoom = height * np.exp(rng.normal(0, SCALE_STD))  # pixels per unit of the motion
     margin = round(MARGIN * zoom)
-    size = (round(width + 2 * margin), round(height + 2 * margin))
-    table = render.draw_texture(rng, *size, render.draw_colour(rng, 60, 200))
+    size = (width + 2 * margin, height + 2 * margin)
+    table = render.draw_texture(rng, *size, render.vary_colour(rng, TABLE, COLOUR_STD))
     skin = render.vary_colour(rng, SKINS[rng.integers(len(SKINS))], 8)
-    sleeve = render.draw_colour(rng)
-    slope_colour = render.draw_colour(rng)
+    sleeve = render.vary_colour(rng, SLEEVE, COLOUR_STD)
+    slope_colour = render.vary_colour(rng, SLOPE, COLOUR_STD)
     bystanders = [
-        (_draw_thing(rng, str(rng.choice(list(SHAPES)))), rng.uniform(-0.8, 0.8), y)
+        (_draw_thing(rng, str(rng.choice(list(SHAPES))), DISTRACTOR), rng.uniform(-0.8, 0.8), y)
         for y in rng.uniform(-0.45, 0.45, size=rng.integers(0, MAX_DISTRACTORS, endpoint=True))
     ]
     shift_x, shift_y = _swing(motion, rng)

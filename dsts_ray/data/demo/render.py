@@ -11,9 +11,9 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 SUPERSAMPLING = 2  # figures are drawn at twice the size and averaged: anti-aliasing
-TEXTURE_CONTRAST = 26.0  # standard deviation of the background texture, grey levels
-NUM_BOARDS = 14  # coloured rectangles in a background
-NOISE_STD = (3.0, 10.0)  # sensor noise of a clip, grey levels
+TEXTURE_CONTRAST = 8.0  # standard deviation of the background texture, grey levels
+NUM_BOARDS = 4  # coloured rectangles in a background
+NOISE_STD = (2.0, 5.0)  # sensor noise of a clip, grey levels
 
 
 class Stroke(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dsts_ray.data.demo import ssv2
+from dsts_ray.data.demo.encode import write_vp9
 from dsts_ray.data.demo.ssv2 import ACTIONS, plan_clips, render_clip, write_ssv2
 from dsts_ray.errors import DataError
 
@@ -112,6 +113,14 @@ def test_same_seed_gives_the_same_pixels_and_another_seed_others(tmp_path: Path)
         np.testing.assert_array_equal(render_clip(first), render_clip(second))
     clip = clips["train"][0]
     assert (render_clip(clip)[:10] != render_clip(clip._replace(seed=4))[:10]).mean() > 0.5
+
+
+def test_same_frames_give_the_same_webm_bytes(tmp_path: Path) -> None:
+    clip = plan_clips(tmp_path, COUNTS, 14, 64, (10, 12), 3)["train"][0]
+    for name in ("first.webm", "second.webm"):
+        write_vp9(tmp_path / name, render_clip(clip), fps=12)
+    assert (tmp_path / "first.webm").read_bytes() == (tmp_path / "second.webm").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.webm", "second.webm"]
 
 
 def test_object_shape_tells_rolling_from_sliding(tmp_path: Path) -> None:
