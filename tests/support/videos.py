@@ -5,8 +5,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 
 NUM_BITS = 8
+AUDIO_RATE = 16000
 CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 CODECS |= {".avi": "mpeg4"}
 
@@ -43,6 +45,7 @@ def write_video(
     keyframe_interval: int = 6,
     codec: str | None = None,
     fast_start: bool = False,
+    audio_s: float = 0.0,
 ) -> Path:
     """Write a video, its container and codec by the suffix of its name.
 
@@ -56,6 +59,7 @@ def write_video(
         keyframe_interval: Frames from one keyframe to the next.
         codec: Encoder other than the container's usual one.
         fast_start: Put the header of an mp4 before its frames.
+        audio_s: Seconds of silence beside the pictures, each packet as late as its frame.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"movflags": "faststart"} if fast_start else {}
@@ -66,26 +70,40 @@ def write_video(
         stream.gop_size = keyframe_interval
         if rotation:
             stream.set_display_rotation(rotation)
+        audio = add_audio(container) if audio_s else None
         for index in range(num_frames):
             picture = draw_frame(index, width=width, height=height)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            if audio and index < audio_s * fps:
+                encode_silence(container, audio, num_samples=AUDIO_RATE // fps)
         container.mux(stream.encode())
+        if audio:
+            container.mux(audio.encode())
     return path
+
+
+def add_audio(container: OutputContainer) -> av.AudioStream:
+    """Add an AAC stream with one channel."""
+    stream = container.add_stream("aac", rate=AUDIO_RATE)
+    stream.layout = "mono"
+    return stream
+
+
+def encode_silence(container: OutputContainer, stream: av.AudioStream, *, num_samples: int) -> None:
+    """Append silence to an audio stream."""
+    frame = av.AudioFrame(format="fltp", layout="mono", samples=num_samples)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    frame.sample_rate = AUDIO_RATE
+    container.mux(stream.encode(frame))
 
 
 def write_audio(path: Path) -> Path:
     """Write half a second of silence, and no picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
-        assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
-        for _ in range(8):
-            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-            for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))
-            frame.sample_rate = 16000
-            container.mux(stream.encode(frame))
+        stream = add_audio(container)
+        encode_silence(container, stream, num_samples=AUDIO_RATE // 2)
         container.mux(stream.encode())
     return path
 

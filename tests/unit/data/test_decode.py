@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 from collections.abc import Callable
@@ -209,6 +210,22 @@ def test_a_file_that_lost_a_few_frames_is_clipped(
     assert 54 <= num_frames < 60
     frames = decode_clip(str(path), all_frames, short_side=None)
     assert indices_of(frames) == list(range(num_frames))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_sound_beside_the_pictures_changes_nothing(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"short{suffix}", num_frames=30, audio_s=1.5)
+    assert probe(str(path)).num_frames == 30
+    path = write_video(tmp_path / f"even{suffix}", num_frames=60, audio_s=6)
+    assert probe(str(path)).num_frames == 60
+    assert indices_of(decode_clip(str(path), all_frames, short_side=None)) == list(range(60))
+
+
+def test_a_truncated_avi_does_not_end_the_process(tmp_path: Path) -> None:
+    content = write_video(tmp_path / "video.avi", num_frames=45, width=112, height=112).read_bytes()
+    for percent in range(40, 100, 5):
+        with contextlib.suppress(DataError):
+            decode_clip(content[: len(content) * percent // 100], middle, short_side=None)
 
 
 def test_one_frame_is_no_video(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def write_ssv2(
 ) -> None:
     prefix = root / "something-something-v2-" if naming == "20bn" else root / "labels" / "_"
     prefix = str(prefix).removesuffix("_")
-    vocabulary = {"Turning something": "1", "Holding something next to something": "0"}
+    vocabulary = {"Turning something": "0", "Holding something next to something": "1"}
     write_json(Path(f"{prefix}labels.json"), vocabulary)
     item = {"id": "78687", "label": "turning potato", "template": template}
     write_json(Path(f"{prefix}train.json"), [{**item, "placeholders": ["potato", "bottle"]}])
@@ -71,13 +71,13 @@ def write_ssv2(
         (root / "labels" / "test-answers.csv").write_text("8;Turning something\n")
 
 
-@pytest.mark.parametrize(("naming", "test_labels"), [("20bn", [-1, -1]), ("qualcomm", [1, -1])])
+@pytest.mark.parametrize(("naming", "test_labels"), [("20bn", [-1, -1]), ("qualcomm", [0, -1])])
 def test_ssv2_in_both_namings(tmp_path: Path, naming: str, test_labels: list[int]) -> None:
     write_ssv2(tmp_path, naming=naming)
     rows, classes = ssv2.read_annotations(tmp_path)
-    assert classes == ("Holding something next to something", "Turning something")
+    assert classes == ("Turning something", "Holding something next to something")
     assert [row.split for row in rows] == ["train", "val", "test", "test"]
-    assert [row.label for row in rows] == [0, 1, *test_labels]
+    assert [row.label for row in rows] == [1, 0, *test_labels]
     assert rows[0].path == tmp_path / "20bn-something-something-v2" / "78687.webm"
     assert rows[0].group == rows[0].video_id == "78687"
     assert (rows[0].start_frame, rows[0].end_frame) == (0, None)

@@ -34,6 +34,7 @@ def test_a_clip_smaller_than_the_crop_is_resized_up() -> None:
     columns = cropped[0, 0, :, 1].astype(int)
     assert (rows[0], rows[-1]) == (0, 19)
     assert (columns[0], columns[-1]) == (5, 24)
+    assert center_crop(coordinates(20, 60), size=40).shape == (3, 40, 40, 3)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,8 @@ def test_random_crop_is_one_box_of_the_allowed_area_and_aspect() -> None:
         assert 0.35 <= height * width / (120 * 200) <= 0.95
         assert 0.7 <= width / height <= 1.4
         boxes.add(corner(crop))
-    assert len(boxes) > 30
+    assert len({top for top, _ in boxes}) > 10
+    assert len({left for _, left in boxes}) > 10
 
 
 def test_random_crop_of_everything_is_a_resize() -> None:

@@ -111,6 +111,16 @@ def test_empty_manifest(tmp_path: Path) -> None:
         Manifest.read(tmp_path / "m.parquet")
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    make_manifest().write(path)
+    (tmp_path / "as_read").hardlink_to(path)
+    before = path.read_bytes()
+    make_manifest(labels=(1,), splits=("val",)).write(path)
+    assert (tmp_path / "as_read").read_bytes() == before
+    assert len(Manifest.read(path)) == 1
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.parquet"
     make_manifest().write(path)
