@@ -35,7 +35,7 @@ def uniform(key: int, ids: Tensor, num: int) -> Tensor:
     counters = torch.arange(num, device=ids.device, dtype=torch.int64)
     rows = _mix(ids * _signed(_GOLDEN) + key)
     bits = _mix(rows.unsqueeze(-1) + (counters + 1) * _signed(_GOLDEN))
-    return (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    return (_shift_right(bits, 12).double() + 0.5) * 2.0**-52  # exact, so never 0 nor 1
 
 
 def normal(key: int, ids: Tensor, num: int) -> Tensor:
