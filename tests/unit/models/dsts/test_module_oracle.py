@@ -1,0 +1,129 @@
+"""DSTSModule against the loops of the oracle: forward, all gradients, selection, statistics."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.dsts.module import DSTSModule
+from tests.support.oracle import Noise, Variant, run_module
+
+NUM_LAYERS = 2
+TOLERANCE = 1e-9
+
+GRID = [
+    Variant(impulse=impulse, dispatch=dispatch, groups=groups, fuse_groups=groups, skip=skip)
+    for impulse, dispatch, groups, skip in product(
+        ("sum", "mean", "standardized"), ("dense", "sparse"), (1, 2), (True, False)
+    )
+]
+EDGES = [
+    Variant(dispatch="dense", groups=2, fuse_groups=1),
+    Variant(dispatch="sparse", groups=2, fuse_groups=4, temperature=0.5),
+    Variant(impulse="mean", groups=4, fuse_groups=2, channel_shuffle=False, skip=False),
+]
+BASE = (5, 4, 3, 3, 2)
+"""batch, channels, time, height, width"""
+ODD_SIZES = [(5, 4, 1, 3, 2), (5, 4, 3, 1, 1), (1, 4, 3, 2, 2), (1, 4, 1, 1, 1), (2, 4, 1, 1, 3)]
+
+
+def random_module(variant: Variant, *, num_neurons: int) -> DSTSModule:
+    module = DSTSModule(
+        channels=4,
+        num_neurons=num_neurons,
+        num_layers=NUM_LAYERS,
+        groups=variant.groups,
+        fuse_groups=variant.fuse_groups,
+        channel_shuffle=variant.channel_shuffle,
+        impulse=variant.impulse,  # pyright: ignore[reportArgumentType]
+        dispatch=variant.dispatch,  # pyright: ignore[reportArgumentType]
+        temperature=variant.temperature,
+        skip=variant.skip,
+    ).double()
+    for name, value in module.state_dict().items():
+        value.copy_(
+            torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value)
+        )
+    return module
+
+
+def noises_of(draws: Draws, *, num_neurons: int, channels: int) -> list[Noise]:
+    return [
+        Noise(
+            draws.gumbel(layer, num_neurons),
+            draws.gate_noise(layer, num_neurons, channels),
+            draws.takes_binary_gates(layer).tolist(),
+        )
+        for layer in range(NUM_LAYERS)
+    ]
+
+
+def compare(variant: Variant, size: tuple[int, ...], *, num_neurons: int, training: bool) -> None:
+    module = random_module(variant, num_neurons=num_neurons).train(training)
+    features = torch.randn(size, dtype=torch.float64, requires_grad=True)
+    probe = torch.randn(size, dtype=torch.float64)
+    ids = torch.arange(size[0])
+    draws = Draws(0, 3, "train", ids + 10, ids) if training else None
+    values = {
+        name: value.detach().clone().requires_grad_(name in dict(module.named_parameters()))
+        for name, value in module.state_dict().items()
+    }
+    own = features.detach().clone().requires_grad_()
+    noises = draws and noises_of(draws, num_neurons=num_neurons, channels=size[1])
+    expected, layers = run_module(values, own, noises, variant, num_layers=NUM_LAYERS)
+    output = module(features, draws)
+
+    torch.testing.assert_close(output.features, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    for selection, layer in zip(output.selections, layers, strict=True):
+        assert selection.chosen.tolist() == layer.chosen
+        torch.testing.assert_close(
+            selection.impulses, layer.impulses, rtol=TOLERANCE, atol=TOLERANCE
+        )
+    (output.features * probe).sum().backward()
+    (expected * probe).sum().backward()
+    torch.testing.assert_close(features.grad, own.grad, rtol=TOLERANCE, atol=TOLERANCE)
+    for name, parameter in module.named_parameters():
+        zeros = torch.zeros_like(parameter)
+        mine = zeros if parameter.grad is None else parameter.grad
+        theirs = values[name].grad
+        theirs = zeros if theirs is None else theirs
+        torch.testing.assert_close(
+            mine,
+            theirs,
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+            msg=lambda text, name=name: f"{name} {text}",
+        )
+    after = module.state_dict()
+    for index, layer in enumerate(layers):
+        for name, value in layer.running.items():
+            torch.testing.assert_close(
+                after[f"layers.{index}.{name}"], value.detach(), rtol=TOLERANCE, atol=TOLERANCE
+            )
+    if not training:
+        for name, value in values.items():
+            assert torch.equal(after[name], value)
+
+
+@pytest.mark.parametrize("variant", GRID, ids=str)
+def test_training_equals_the_oracle_over_the_grid(variant: Variant) -> None:
+    compare(variant, BASE, num_neurons=3, training=True)
+
+
+@pytest.mark.parametrize("variant", EDGES, ids=str)
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_training_equals_the_oracle_at_odd_sizes(variant: Variant, size: tuple[int, ...]) -> None:
+    compare(variant, size, num_neurons=3, training=True)
+
+
+@pytest.mark.parametrize("variant", EDGES, ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_single_neuron_equals_the_oracle(variant: Variant, *, training: bool) -> None:
+    compare(variant, BASE, num_neurons=1, training=training)
+
+
+@pytest.mark.parametrize("variant", [*GRID[::5], *EDGES], ids=str)
+@pytest.mark.parametrize("size", [BASE, (1, 4, 1, 1, 1)], ids=str)
+def test_evaluation_equals_the_oracle(variant: Variant, size: tuple[int, ...]) -> None:
+    compare(variant, size, num_neurons=3, training=False)
