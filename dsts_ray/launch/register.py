@@ -44,7 +44,11 @@ def register_best(
     best = result.get_best_checkpoint(config.tracking.metric, "max")
     assert best is not None
     folder = Path(best.path)
-    metrics = read_state(folder).metrics
+    metrics = {
+        name: value
+        for name, value in read_state(folder).metrics.items()
+        if name.startswith(("val/", "dsts/"))
+    }
     entries: dict[str, Any] = {
         "best_checkpoint": str(folder),
         **{f"best/{k}": v for k, v in metrics.items()},

@@ -1,6 +1,8 @@
 """A training run from configuration to registered model: the driver's side of Ray Train."""
 
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
 from dsts_ray.launch.worker import WorkerJob, train_worker
-from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
+from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, read_json, read_state
 
 SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
@@ -105,16 +107,26 @@ def train(config: Config, console: Console) -> Outcome:
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
             result = _fit(run, manifest, num_clips, num_videos, run_id, console)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
-        temporary = folder / f".{SUMMARY_FILE}"
-        temporary.write_text(json.dumps(summary, indent=2))
-        temporary.replace(folder / SUMMARY_FILE)
+        _record(run, summary, run_id)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        finish_run(uri=uri, run_id=run_id, status=status)
+        finish_run(uri=uri, run_id=run_id, status=status, tags={"run_folder": str(folder)})
     return Outcome(run, summary, was_finished=False)
+
+
+def _record(run: Run, summary: dict[str, Any], run_id: str) -> None:
+    """Write ``summary.json``, which marks the run as finished, and log both small files."""
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        written = Path(folder) / SUMMARY_FILE
+        written.write_text(json.dumps(summary, indent=2))
+        shutil.copy(run.folder / CONFIG_FILE, folder)
+        log_artifacts(
+            uri=run.tracking_uri, run_id=run_id, directory=Path(folder), artifact_path="run"
+        )
+        written.replace(run.folder / SUMMARY_FILE)
 
 
 def _check_same_config(config: Config, folder: Path) -> None:
@@ -249,6 +261,7 @@ def _summarize(
     model = build_model(run.config, len(manifest.classes))
     dsts = model.classifier.dsts
     metrics = returned["metrics"]
+    video_ids = manifest.split(run.config.data.train_split).table["video_id"]
     registration = register_best(run.config, run.tracking_uri, run_id, manifest, result)
     return {
         "name": run.name,
@@ -262,9 +275,12 @@ def _summarize(
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "num_dsts_parameters": sum(p.numel() for p in dsts.parameters()) if dsts else 0,
         "wall_s": wall_s,
-        "clips_per_s": returned["timing"]["clips_per_s"],
-        "data_wait_ratio": returned["timing"]["data_wait_ratio"],
-        "refused": returned["refused"],
+        "clips_per_s": returned["clips_per_s"],
+        "data_wait_ratio": returned["data_wait_ratio"],
+        "refused": [
+            {"video_id": video_ids[sample].as_py(), "reason": reason}
+            for sample, reason in returned["refused"]
+        ],
         "mlflow_run_id": run_id,
         "tracking_uri": run.tracking_uri,
         **registration,

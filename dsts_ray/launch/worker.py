@@ -4,7 +4,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,6 +28,7 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
+from dsts_ray.train.collective import gather_objects
 from dsts_ray.train.evaluate import joined, predict, score
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.step import TrainingStep
@@ -80,7 +80,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     """Train from the latest checkpoint; rank 0's return value goes to the driver.
 
     Returns:
-        Metrics of the last step and evaluation, timing, and this worker's refused videos.
+        Metrics of the last step and evaluation, speed, and (sample id, reason) of refused clips.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     config, classes = job["config"], job["classes"]
@@ -88,11 +88,11 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     model = build_model(config, len(classes)).to(context.device).train()
     restored = ray.train.get_checkpoint()
     if restored is None:
-        step, first_step = build_step(config, model), 0
+        step, state = build_step(config, model), TrainingState(0, {})
     else:
         with restored.as_directory() as folder:
             load_weights(Path(folder), model)
-            step, first_step = build_step(config, model), read_state(Path(folder)).step
+            step, state = build_step(config, model), read_state(Path(folder))
             load_optimizer_state(Path(folder), _engines(step))
     tracker: Tracker = NullTracker()
     if context.rank == 0:
@@ -119,7 +119,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         context=context,
         plan=build_plan(config, job["num_clips"]),
         step=step,
-        stream=_stream(config, job["num_clips"], first_step, context.device),
+        stream=_stream(config, job["num_clips"], state.step, context.device),
         accumulation_steps=config.train.accumulation_steps,
         evaluate=evaluate,
         write=write,
@@ -127,14 +127,14 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         tracker=tracker,
         max_bad_ratio=config.data.max_bad_ratio,
     )
-    metrics = loop.run(first_step)
+    metrics = loop.run(state.step, state.metrics)
     tracker.close()
-    timing = {
-        **asdict(loop.timing),
+    return {
+        "metrics": metrics,
         "clips_per_s": loop.timing.clips_per_s,
         "data_wait_ratio": loop.timing.data_wait_ratio,
+        "refused": sorted({pair for pairs in gather_objects(loop.refused) for pair in pairs}),
     }
-    return {"metrics": metrics, "timing": timing, "refused": loop.refused, "first_step": first_step}
 
 
 def _engines(step: TrainingStep) -> dict[str, Any]:

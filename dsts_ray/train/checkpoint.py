@@ -32,7 +32,7 @@ class TrainingState(NamedTuple):
 
     Attributes:
         step: Next optimizer step.
-        metrics: Of the evaluation at this checkpoint.
+        metrics: Of the last step and of the evaluation at this checkpoint.
     """
 
     step: int

@@ -1,12 +1,15 @@
 """Plain collectives over the training workers; each is the identity on one worker."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from dsts_ray.models.synchronize import num_workers
+
+Item = TypeVar("Item")
 
 
 def sum_over_workers(values: Tensor) -> Tensor:
@@ -28,6 +31,15 @@ def mean_over_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
     )
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def gather_objects(own: Item) -> list[Item]:
+    """Collect every worker's object in the order of ranks, pickled on the way."""
+    if num_workers() == 1:
+        return [own]
+    items: list[Any] = [None] * num_workers()
+    dist.all_gather_object(items, own)
+    return items
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ It knows no Ray: context, stream, step, evaluation and tracker are given.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -81,13 +81,19 @@ class TrainingLoop:
     _num_refused: int = 0
     _chosen: Tensor | None = None
 
-    def run(self, first_step: int) -> dict[str, float]:
+    def run(self, first_step: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Train; returns the last step's and the last evaluation's metrics.
+
+        Args:
+            first_step: Where to begin; nothing happens if it is the plan's last step or later.
+            metrics: Of the steps before.
 
         Raises:
             DataError: More of an epoch's clips were refused than ``max_bad_ratio`` allows.
         """
-        metrics: dict[str, float] = {}
+        metrics = dict(metrics)
+        if first_step >= self.plan.num_steps:
+            return metrics
         ahead = self._take()
         for step in range(first_step, self.plan.num_steps):
             started = time.perf_counter()
@@ -112,7 +118,7 @@ class TrainingLoop:
                 evaluation = self.evaluate()
                 self.tracker.log_metrics(evaluation, step=step)
                 metrics |= evaluation
-                self.context.report({**metrics, "step": step + 1}, self.write(step + 1, evaluation))
+                self.context.report({**metrics, "step": step + 1}, self.write(step + 1, metrics))
         return metrics
 
     def _take(self) -> list[ClipBatch]:
