@@ -1,0 +1,159 @@
+"""The streams on real Ray Data: what arrives, where, and in which order."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.data import Dataset
+
+from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.index import index_dataset
+from dsts_ray.data.order import TrainingOrder
+from dsts_ray.data.pipeline import (
+    NO_SAMPLE,
+    Rows,
+    batches,
+    execution_options,
+    test_stream,
+    training_stream,
+)
+from tests.support.videos import write_video
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+NUM_CLIPS = 6
+SPEC = ClipSpec(num_frames=2, short_side=36, crop_size=32, crop_scale=(0.5, 1.0))
+ORDER = TrainingOrder(num_clips=NUM_CLIPS, batch_size=4, num_workers=2, seed=3)
+NUM_BATCHES = 3  # two epochs
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    names = [f"clip{index}.mp4" for index in range(NUM_CLIPS)]
+    for name in names:
+        write_video(folder / name, width=64, height=64, num_frames=8)
+    (folder / "list.csv").write_text("".join(f"{name},a,train\n" for name in names))
+    out = folder / "manifest.parquet"
+    index_dataset(format="csv", root=folder / "list.csv", out=out, num_processes=1)
+    return out
+
+
+def stream(manifest: Path, order: TrainingOrder = ORDER, first_batch: int = 0) -> Dataset:
+    return training_stream(
+        manifest=str(manifest),
+        split="train",
+        spec=SPEC,
+        order=order,
+        first_batch=first_batch,
+        num_batches=NUM_BATCHES - first_batch,
+        num_decoders=2,
+        cpus_per_decoder=0.5,
+    )
+
+
+def on_workers(dataset: Dataset, num_workers: int, block_size: int) -> list[list[Rows]]:
+    """Blocks by worker, split as Ray Train splits them."""
+    dataset.context.execution_options = execution_options()
+    received: list[list[Rows]] = [[] for _ in range(num_workers)]
+
+    def consume(rank: int, shard: Any) -> None:  # noqa: ANN401
+        received[rank] = list(batches(shard, batch_size=block_size, prefetch_batches=1))
+
+    threads = [
+        threading.Thread(target=consume, args=(rank, shard))
+        for rank, shard in enumerate(dataset.streaming_split(num_workers, equal=True))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return received
+
+
+@pytest.fixture(scope="module")
+def full(manifest: Path) -> list[list[Rows]]:
+    return on_workers(stream(manifest), ORDER.num_workers, ORDER.block_size)
+
+
+def test_every_clip_comes_once_an_epoch(full: list[list[Rows]]) -> None:
+    by_place = {
+        (number, int(position)): int(sample)
+        for blocks in full
+        for number, block in enumerate(blocks)
+        for position, sample in zip(block["position"], block["sample_id"], strict=True)
+    }
+    samples = [by_place[place] for place in sorted(by_place)]
+    assert len(samples) == NUM_BATCHES * ORDER.batch_size
+    epochs = samples[:NUM_CLIPS], samples[NUM_CLIPS:]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(NUM_CLIPS))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_block_b_goes_to_worker_b_modulo_workers(full: list[list[Rows]]) -> None:
+    for rank, blocks in enumerate(full):
+        for number, block in enumerate(blocks):
+            rows = range(
+                (number * ORDER.num_workers + rank) * ORDER.block_size,
+                (number * ORDER.num_workers + rank + 1) * ORDER.block_size,
+            )
+            places = [ORDER.place(row) for row in rows]
+            assert block["sample_id"].tolist() == [place.sample_id for place in places]
+            assert block["position"].tolist() == [place.position for place in places]
+            assert block["clip"].shape == (ORDER.block_size, *SPEC.shape)
+            assert block["clip"].dtype == np.uint8
+            assert block["reason"].tolist() == [""] * ORDER.block_size
+
+
+def test_resumed_stream_is_the_tail_of_the_full_one(manifest: Path, full: list[list[Rows]]) -> None:
+    tail = on_workers(stream(manifest, first_batch=1), ORDER.num_workers, ORDER.block_size)
+    for blocks, expected in zip(tail, full, strict=True):
+        assert len(blocks) == NUM_BATCHES - 1
+        for block, twin in zip(blocks, expected[1:], strict=True):
+            for name in ("sample_id", "position", "label", "clip"):
+                np.testing.assert_array_equal(block[name], twin[name])
+
+
+def test_a_video_that_broke_after_indexing_is_a_row_with_a_reason(
+    manifest: Path, full: list[list[Rows]]
+) -> None:
+    victim = manifest.parent / "clip2.mp4"
+    content = victim.read_bytes()
+    order = replace(ORDER, num_workers=1)
+    try:
+        victim.write_bytes(content[:200])
+        rows = list(batches(stream(manifest, order), batch_size=4, prefetch_batches=1))
+    finally:
+        victim.write_bytes(content)
+    reasons = {
+        int(sample): reason
+        for block in rows
+        for sample, reason in zip(block["sample_id"], block["reason"], strict=True)
+    }
+    assert len(reasons) == NUM_CLIPS
+    assert {sample for sample, reason in reasons.items() if reason} == {2}
+    assert "clip2.mp4" in reasons[2]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_evaluation_covers_every_video_once_in_equal_batches(
+    manifest: Path, num_workers: int
+) -> None:
+    dataset = test_stream(
+        manifest=str(manifest),
+        split="train",
+        num_videos=NUM_CLIPS,
+        spec=SPEC,
+        batch_size=2,
+        num_workers=num_workers,
+        num_decoders=1,
+        cpus_per_decoder=0.5,
+    )
+    received = on_workers(dataset, num_workers, 2)
+    samples = [block["sample_id"].tolist() for blocks in received for block in blocks]
+    expected = [[0, 1], [2, 3], [4, 5]] + [[NO_SAMPLE] * 2] * (num_workers - 1)
+    assert sorted(samples) == sorted(expected)
+    assert [len(blocks) for blocks in received] == [len(expected) // num_workers] * num_workers

@@ -1,0 +1,204 @@
+"""Jobs and Ray clusters as a user starts them: processes of their own, in a home of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+DEMO = (
+    "data.demo.num_classes=4",
+    "data.demo.num_train_clips=16",
+    "data.demo.num_test_clips=8",
+    "data.demo.size=64",
+    "data.demo.min_frames=8",
+    "data.demo.max_frames=12",
+)
+TINY = (
+    "data.crop_size=32",
+    "data.short_side=36",
+    "data.num_frames=4",
+    "model.backbone.width=4",
+    "model.backbone.neck_channels=16",
+    "model.backbone.neck_groups=4",
+    "dsts.groups=4",
+    "dsts.fuse_groups=4",
+    "dsts.num_neurons=3",
+    "train.batch_size=4",
+)
+"""The smallest run that has every part."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home folder with a working directory in it."""
+
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        """Where commands run."""
+        work = self.folder / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        return work
+
+    @property
+    def token(self) -> Path:
+        """Ray's authentication token."""
+        return self.folder / ".ray" / "auth_token"
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Variables of a user's shell, free of what this process was given for Ray and MLflow."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "DSTS_", "MLFLOW_", "PYTEST_"))
+        }
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        fixed = {"HOME": str(self.folder), "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+        return kept | fixed | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | variables
+
+    def run(
+        self, *command: str, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            command,
+            cwd=cwd or self.work,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def job(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of ``jobs/`` to its end."""
+        return self.run(sys.executable, str(REPOSITORY / "jobs" / script), *arguments)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run of ``jobs/train.py`` in a working directory, by a user with a fresh home."""
+
+    home: Home
+    command: tuple[str, ...]
+    process: subprocess.CompletedProcess[str]
+
+    @property
+    def storage(self) -> Path:
+        """Folder of run folders."""
+        return self.home.work / "runs"
+
+    @property
+    def folder(self) -> Path:
+        """Run folder."""
+        (folder,) = (path.parent for path in self.storage.glob("demo-*/config.yaml"))
+        return folder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Content of ``summary.json``."""
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def manifest(self) -> Path:
+        """Manifest of the demo data set."""
+        (manifest,) = self.storage.glob("data/*/manifest.parquet")
+        return manifest
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow store."""
+        return f"sqlite:///{self.storage / 'mlflow.db'}"
+
+
+class JobResult(NamedTuple):
+    """Exit code and output of a job."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunJob = Callable[..., JobResult]
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """Kill a process started in a session of its own, with all it has started."""
+    victims = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(pid) == process.pid:
+                victims.append(psutil.Process(pid))
+    for victim in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def head_node(home: Home, *, temporary: Path, cwd: Path, **variables: str) -> Iterator[str]:
+    """A cluster of one node, as ``ray start --head`` makes it; yields the dashboard's address.
+
+    Args:
+        home: Of the user who starts it.
+        temporary: Of the cluster; its path must be short.
+        cwd: Where it is started.
+        variables: Of the user's environment.
+    """
+    port = free_port()
+    ports = {"--port": free_port(), "--dashboard-port": port}
+    ports |= {"--dashboard-agent-listen-port": free_port(), "--ray-client-server-port": free_port()}
+    ports |= {"--min-worker-port": 0, "--max-worker-port": 0}
+    limits = {"--num-cpus": 2, "--object-store-memory": 200 * 1024**2}
+    options = [f"{name}={value}" for name, value in (ports | limits).items()]
+    with (home.folder / "ray_start.log").open("w") as log:
+        process = subprocess.Popen(
+            ["ray", "start", "--head", "--block", f"--temp-dir={temporary}", *options],
+            cwd=cwd,
+            env=home.environment(**variables),
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not _answers(f"http://127.0.0.1:{port}/api/version"):
+            assert process.poll() is None, (home.folder / "ray_start.log").read_text()
+            assert time.monotonic() < deadline, (home.folder / "ray_start.log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        kill_tree(process)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
