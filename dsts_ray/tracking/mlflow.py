@@ -1,31 +1,14 @@
-"""Runs on an MLflow tracking server, or on an embedded SQLite store: open, log, finish.
-
-MLflow's global tracking address is never touched. Its own retries, minutes long, are shortened for
-this process: a server that does not answer is reported, or tried again in the background, by us. A
-variable that the user has set in the environment stays as it is.
-"""
+"""Runs on an MLflow tracking server, or on an embedded SQLite store: open, log, finish."""
 
 import importlib.metadata
-import logging
-import os
 import platform
 import queue
-import re
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -35,8 +18,6 @@ from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request_safe
 from mlflow.utils.validation import (
     MAX_METRICS_PER_BATCH,
     MAX_PARAM_VAL_LENGTH,
@@ -44,12 +25,10 @@ from mlflow.utils.validation import (
 )
 
 from dsts_ray.errors import TrackingError
-
-logging.getLogger("mlflow").setLevel(logging.ERROR)
+from dsts_ray.tracking.connection import connect, translated_errors, without_password
 
 RUN_NAME_TAG = "dsts_ray.run_name"
 VERSIONED_PACKAGES = ("torch", "ray", "deepspeed", "mlflow", "numpy", "decord", "av")
-CHECK_TIMEOUT_S = 4
 SYSTEM_METRICS_INTERVAL_S = 10.0
 
 
@@ -62,85 +41,6 @@ def environment_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[f"version.{package}"] = "not installed"
     return versions
-
-
-def connect(uri: str, *, create: bool = False, patient: bool = False) -> MlflowClient:
-    """Client of the server or store at ``uri``, after a check that takes a few seconds at most.
-
-    Args:
-        uri: ``http(s)://HOST:PORT`` of a tracking server, or ``sqlite:////ABSOLUTE/PATH.db``.
-        create: make the SQLite store where there is none.
-        patient: no check of a server, for what ends hours of work: slow answers are waited for, and
-            requests that fail repeated for some 15 s.
-
-    Raises:
-        TrackingError: the address has another form, or nothing usable answers there.
-    """
-    if urlsplit(uri).scheme in ("http", "https"):
-        if not patient:
-            _check_server(uri)
-    elif uri.startswith("sqlite:////"):
-        _check_database(Path(uri.removeprefix("sqlite:///")), create=create)
-    else:
-        raise TrackingError(
-            f"tracking.uri is {without_password(uri)!r}; allowed: http://HOST:PORT or "
-            "https://HOST:PORT of an MLflow server, or sqlite:////ABSOLUTE/PATH.db (four slashes). "
-            "Change tracking.uri."
-        )
-    with translated_errors(uri, "open the store"):
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _check_server(uri: str) -> None:
-    try:
-        http_request_safe(
-            get_default_host_creds(uri),
-            "/api/2.0/mlflow/experiments/search",
-            "GET",
-            params={"max_results": 1},
-            max_retries=0,
-            timeout=CHECK_TIMEOUT_S,
-        )
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"no MLflow server answers as it should at {without_password(uri)} "
-            f"({without_password(error)}). Start one (mlflow server --host HOST --port PORT) or "
-            "change tracking.uri. Where the answer was 403, the server's --allowed-hosts must name "
-            "this host; where it was 401, set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-        ) from error
-
-
-def _check_database(path: Path, *, create: bool) -> None:
-    try:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "rwc" if create else "rw"
-        connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master")
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingError(
-            f"{path} cannot serve as MLflow's SQLite store: {error}. Give in tracking.uri the path "
-            "of a store that exists and may be written (training makes one where there is none)."
-        ) from error
-
-
-@contextmanager
-def translated_errors(uri: str, action: str) -> Iterator[None]:
-    """Turn what MLflow and the network raise inside the block into one TrackingError."""
-    try:
-        yield
-    except (MlflowException, OSError) as error:
-        message = f"MLflow at {uri} did not {action}: {error}"
-        raise TrackingError(without_password(message)) from error
-
-
-def without_password(text: object) -> str:
-    """The text without user and password in its addresses, for messages."""
-    return re.sub(r"//[^/@\s]*@", "//", str(text))
 
 
 def open_run(

@@ -12,10 +12,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dsts_ray.errors import TrackingError
-from dsts_ray.tracking.mlflow import connect, translated_errors, without_password
-
-# isort: split
 import mlflow.artifacts
 import mlflow.pyfunc
 import pandas as pd
@@ -25,6 +21,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from dsts_ray.errors import TrackingError
+from dsts_ray.tracking.connection import connect, translated_errors, without_password
 from dsts_ray.tracking.pyfunc import CONFIG_FILE, WEIGHTS_FILE, signature
 
 CHAMPION = "champion"

@@ -7,7 +7,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 
-from dsts_ray.tracking.mlflow import connect
+from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.pyfunc import signature
 
 

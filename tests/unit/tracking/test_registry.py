@@ -8,7 +8,8 @@ import pytest
 
 from dsts_ray.errors import TrackingError
 from dsts_ray.tracking import registry
-from dsts_ray.tracking.mlflow import connect, open_run
+from dsts_ray.tracking.connection import connect
+from dsts_ray.tracking.mlflow import open_run
 from dsts_ray.tracking.registry import promote_if_better, resolve_model
 
 Register = Callable[[str, Mapping[str, float]], str]
