@@ -6,10 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from dsts_ray.config.schema import Config, DemoConfig
 from dsts_ray.data.demo.diving48 import write_diving48
 from dsts_ray.data.demo.ssv2 import write_ssv2
 from dsts_ray.data.index import index_dataset
+from dsts_ray.data.manifest import UNKNOWN_LABEL, Manifest
+from dsts_ray.errors import DataError
 
 DEMO = "demo"
 _MANIFEST = "manifest.parquet"
@@ -35,6 +39,26 @@ def locate_manifest(config: Config, storage: Path) -> Path:
         _write_demo(demo, root)
         index_dataset(format=demo.layout, root=root, out=root / _MANIFEST)
     return root / _MANIFEST
+
+
+def labelled_split(manifest: Manifest, split: str) -> Manifest:
+    """Select a split that a model can be trained or measured on.
+
+    Raises:
+        DataError: The split has no video, or one whose class is unknown.
+    """
+    keys = "choose others with data.train_split and data.val_split, or --split"
+    try:
+        videos = manifest.split(split)
+    except DataError as error:
+        raise DataError(f"{error}; {keys}") from error
+    unknown = videos.table.filter(pc.field("label") == UNKNOWN_LABEL)
+    if len(unknown):
+        raise DataError(
+            f"{len(unknown)} of the {len(videos)} videos in split {split!r} have no label, the "
+            f"first is {unknown['video_id'][0].as_py()!r}; {keys}"
+        )
+    return videos
 
 
 def _write_demo(demo: DemoConfig, root: Path) -> None:

@@ -11,7 +11,7 @@ from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import batches, test_stream
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.cluster import connected
-from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
 from dsts_ray.train.evaluate import predict, score
@@ -73,7 +73,7 @@ def evaluate(model: str, *, uri: str | None, data: Path | None, split: str | Non
             "a manifest of the same classes"
         )
     split = split or config.data.val_split
-    videos = manifest.split(split)
+    videos = labelled_split(manifest, split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with connected():
         stream = test_stream(

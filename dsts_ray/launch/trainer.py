@@ -22,7 +22,7 @@ from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import execution_options, test_stream, training_stream
 from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
 from dsts_ray.launch.cluster import check_resources, connected
-from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
@@ -89,7 +89,8 @@ def train(config: Config, console: Console) -> Outcome:
         run = Run(config, name, folder, uri, locate_manifest(config, storage))
         manifest = Manifest.read(run.manifest)
         num_clips, num_videos = (
-            len(manifest.split(s)) for s in (config.data.train_split, config.data.val_split)
+            len(labelled_split(manifest, split))
+            for split in (config.data.train_split, config.data.val_split)
         )
     run_id = open_run(
         uri=uri,
