@@ -95,6 +95,7 @@ class DeepSpeedEngine:
         zero = self._optimizer
         if isinstance(zero, torch.optim.Optimizer):
             return optimizer_state(zero, self.parameters)
+        _link_state(zero)
         steps = [entries["step"] for entries in zero.optimizer.state.values() if "step" in entries]
         state = {}
         for name, parameter in self.parameters.items():
@@ -119,7 +120,7 @@ class DeepSpeedEngine:
             zero.optimizer.state[flat] = {entry: torch.zeros_like(flat) for entry in entries}
             if steps:
                 zero.optimizer.state[flat]["step"] = steps[0].clone()
-        zero._lazy_init_hp_params_optimizer_state()
+        _link_state(zero)
         for name, parameter in self.parameters.items():
             for entry in entries:
                 value = state[f"{name}/{entry}"].to(parameter.device, torch.float32)
@@ -132,6 +133,16 @@ class _Owner(nn.Module):
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
         self.parameters_by_index = nn.ParameterList(parameters.values())
+
+
+def _link_state(zero: Any) -> None:  # noqa: ANN401
+    """Link every parameter to its share of the optimizer state.
+
+    DeepSpeed does it once, after the first parameter group's first step, when the other groups have
+    no state yet.
+    """
+    zero._hp_optimizer_states_linked = False
+    zero._lazy_init_hp_params_optimizer_state()
 
 
 def _state_entries(optimizer: torch.optim.Optimizer) -> list[str]:

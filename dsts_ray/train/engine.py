@@ -91,9 +91,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """Flatten an optimizer's state into ``parameter/entry``."""
+    """Copy an optimizer's state into ``parameter/entry``."""
     return {
-        f"{name}/{entry}": value.detach().cpu().contiguous()
+        f"{name}/{entry}": value.detach().to("cpu", copy=True).contiguous()
         for name, parameter in parameters.items()
         for entry, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)

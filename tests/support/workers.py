@@ -1,5 +1,6 @@
 """Joined training on real gloo processes, and what each of them computes."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,7 @@ def run_on_workers(work: Work, directory: Path, *, num_workers: int = NUM_WORKER
 
 def _work(rank: int, work: Work, num_workers: int, directory: str) -> None:
     torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # as every launcher does; DeepSpeed asks for it
     dist.init_process_group(
         "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=num_workers
     )
