@@ -35,7 +35,6 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         ray.init(

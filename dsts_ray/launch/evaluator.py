@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import ray
 import torch
 
 from dsts_ray.build import build_clip_spec, load_model
@@ -13,8 +14,11 @@ from dsts_ray.errors import ConfigError
 from dsts_ray.launch.cluster import connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
-from dsts_ray.train.evaluate import predict, score
+from dsts_ray.train.evaluate import Predictions, joined, predict, score
+
+_CPUS_FOR_MODEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,30 @@ def evaluate(model: str, *, uri: str | None, data: Path | None, split: str | Non
         )
     split = split or config.data.val_split
     videos = labelled_split(manifest, split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with connected():
-        stream = test_stream(
-            manifest=str(path),
-            split=split,
-            num_videos=len(videos),
-            spec=build_clip_spec(config),
-            batch_size=config.evaluation.batch_size,
-            num_workers=1,
-            num_decoders=config.data.num_decoders,
-            cpus_per_decoder=config.data.cpus_per_decoder,
+        task = ray.remote(num_cpus=_CPUS_FOR_MODEL)(_predict_split)
+        predictions: Predictions = ray.get(
+            task.remote(config, recognizer, str(path), split, len(videos))
         )
-        blocks = batches(stream, batch_size=config.evaluation.batch_size, prefetch_batches=1)
-        predictions = predict(recognizer.to(device), blocks, device)
     ids = videos.table["video_id"]
     refused = tuple((ids[sample].as_py(), reason) for sample, reason in predictions.refused)
     metrics = score(predictions, config.dsts.num_neurons)
     return Evaluation(resolved, path, split, metrics, refused)
+
+
+def _predict_split(
+    config: Config, model: Recognizer, manifest: str, split: str, num_videos: int
+) -> Predictions:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stream = test_stream(
+        manifest=manifest,
+        split=split,
+        num_videos=num_videos,
+        spec=build_clip_spec(config),
+        batch_size=config.evaluation.batch_size,
+        num_workers=1,
+        num_decoders=config.data.num_decoders,
+        cpus_per_decoder=config.data.cpus_per_decoder,
+    )
+    blocks = batches(stream, batch_size=config.evaluation.batch_size, prefetch_batches=1)
+    return joined(predict(model.to(device), blocks, device))

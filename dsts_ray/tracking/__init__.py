@@ -5,7 +5,6 @@ that does not answer is reported, or tried again in the background, by us. A var
 has set in the environment stays as it is.
 """
 
-import logging
 import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -14,5 +13,4 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-
-logging.getLogger("mlflow").setLevel(logging.ERROR)
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
