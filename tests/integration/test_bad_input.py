@@ -190,6 +190,7 @@ def test_too_many_videos_that_broke_after_indexing_end_the_run(
             storage,
             f"data.manifest={manifest}",
             "name=broken",
+            "scaling.num_workers=1",
             "train.max_steps=6",
             "train.evaluate_every_epochs=9",
         )
