@@ -139,14 +139,17 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: The file is missing or not JSON.
+        CheckpointError: The file is missing or no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot read it ({error}); use another checkpoint"
         ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no JSON object; use another checkpoint")
+    return content
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,81 @@
+from itertools import product
+
+import numpy as np
+import pytest
+
+from dsts_ray.data.order import Place, TrainingOrder
+
+SHAPES = [
+    (num_clips, batch_size, num_workers, accumulation_steps)
+    for (num_clips, batch_size), num_workers, accumulation_steps in product(
+        ((10, 4), (12, 8), (3, 8), (7, 12), (100, 4)), (1, 2, 4), (1, 2)
+    )
+    if batch_size % (num_workers * accumulation_steps) == 0
+]
+
+
+def places(order: TrainingOrder, num_rows: int) -> list[Place]:
+    return [order.place(row) for row in range(num_rows)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_clip_comes_exactly_once_per_epoch(shape: tuple[int, int, int, int]) -> None:
+    num_clips, batch_size, num_workers, accumulation_steps = shape
+    order = TrainingOrder(
+        num_clips=num_clips,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        accumulation_steps=accumulation_steps,
+    )
+    rows = places(order, num_clips * batch_size)
+    for epoch in range(batch_size):
+        assert sorted(p.sample_id for p in rows if p.epoch == epoch) == list(range(num_clips))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_joined_batches_do_not_depend_on_workers_and_accumulation(
+    shape: tuple[int, int, int, int],
+) -> None:
+    num_clips, batch_size, num_workers, accumulation_steps = shape
+    plain = TrainingOrder(num_clips=num_clips, batch_size=batch_size, seed=3)
+    dealt = TrainingOrder(
+        num_clips=num_clips,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        accumulation_steps=accumulation_steps,
+        seed=3,
+    )
+    for batch in range(5):
+        rows = range(batch * batch_size, (batch + 1) * batch_size)
+        expected = [plain.place(row) for row in rows]
+        assert [place.position for place in expected] == list(range(batch_size))
+        assert sorted((dealt.place(row) for row in rows), key=lambda p: p.position) == expected
+
+
+def test_rows_are_dealt_as_the_docstring_says() -> None:
+    order = TrainingOrder(num_clips=10, batch_size=4, num_workers=2)
+    assert [place.position for place in places(order, 8)] == [0, 2, 1, 3, 0, 2, 1, 3]
+    assert (order.block_size, order.blocks_per_batch) == (2, 2)
+
+
+def test_micro_batches_of_all_workers_take_rows_in_turn() -> None:
+    """Block b holds positions b, b + blocks, ...: with micro-batches, too."""
+    order = TrainingOrder(num_clips=100, batch_size=8, num_workers=2, accumulation_steps=2)
+    blocks = np.array([place.position for place in places(order, 8)]).reshape(4, 2)
+    assert blocks.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    order = TrainingOrder(num_clips=50, batch_size=50)
+    ids = [place.sample_id for place in places(order, 100)]
+    assert ids[:50] != ids[50:]
+    other = TrainingOrder(num_clips=50, batch_size=50, seed=1)
+    assert ids[:50] != [place.sample_id for place in places(other, 50)]
+    assert ids == [place.sample_id for place in places(order, 100)]
+
+
+def test_rows_are_located_without_walking_the_stream() -> None:
+    order = TrainingOrder(num_clips=10, batch_size=4, num_workers=2)
+    later = order.place(4 * 10**9 + 2)
+    assert later.epoch == 4 * 10**8
+    assert later.position == 1
