@@ -28,7 +28,7 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
-from dsts_ray.train.collective import gather_objects
+from dsts_ray.train.collective import average_buffers, gather_objects
 from dsts_ray.train.evaluate import joined, predict, score
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.step import TrainingStep
@@ -99,6 +99,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         tracker = MLflowTracker(uri=job["tracking_uri"], run_id=job["run_id"], system_metrics=True)
 
     def evaluate() -> dict[str, float]:
+        average_buffers(model)
         blocks = batches(
             ray.train.get_dataset_shard("val"),
             batch_size=config.evaluation.batch_size,

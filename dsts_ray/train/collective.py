@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from dsts_ray.models.synchronize import num_workers
@@ -31,6 +31,14 @@ def mean_over_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
     )
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module) -> None:
+    """Average running statistics, which differ between workers unless they are synchronized."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    for buffer, mean in zip(buffers, mean_over_workers(buffers), strict=True):
+        buffer.copy_(mean)
 
 
 def gather_objects(own: Item) -> list[Item]:
