@@ -20,10 +20,13 @@ NUM_FRAMES = 2
 CROP_SIZE = 32
 
 _OVERRIDES = (
+    "model.backbone.depths=[1,1,1,1]",
     "model.backbone.width=4",
     "model.backbone.neck_channels=8",
     "model.backbone.neck_groups=2",
     "model.backbone.auxiliary_loss_weight=0",
+    "model.dropout=0.2",
+    "dsts.num_layers=2",
     "dsts.num_neurons=3",
     "dsts.groups=2",
     "dsts.fuse_groups=2",

@@ -77,7 +77,7 @@ def test_flips_are_named_by_seed_step_and_sample() -> None:
 
 
 @pytest.mark.parametrize(("probability", "mirrored"), [(0.0, False), (1.0, True)])
-def test_flip_probabilities_at_the_ends(probability: float, mirrored: bool) -> None:  # noqa: FBT001
+def test_flip_probabilities_at_the_ends(probability: float, mirrored: bool) -> None:
     batch = batch_of(8)
     expected = batch.clips.flip(-1) if mirrored else batch.clips
     assert torch.equal(flip(batch, probability=probability, seed=0, step=0).clips, expected)

@@ -113,7 +113,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save(tmp_path, fresh())
     with pytest.raises(CheckpointError, match=r"other shape \d+ \(classifier.dsts"):
         load_weights(tmp_path, tiny_model(tiny_config("dsts.num_neurons=4")))
-    with pytest.raises(CheckpointError, match="missing none, unknown 1[0-9]"):
+    with pytest.raises(CheckpointError, match=r"missing none, unknown 1[0-9]"):
         load_weights(tmp_path, tiny_model(tiny_config("dsts.num_layers=1")))
     weights = load_file(tmp_path / WEIGHTS_FILE)
     model = tiny_model(CONFIG)

@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from dsts_ray.build import (
+    build_clip_spec,
+    build_model,
+    build_order,
+    build_plan,
+    learning_rates,
+)
+from dsts_ray.config.load import load_config
+from dsts_ray.models.dsts.module import DSTSModule
+from tests.support.tiny import NUM_CLASSES, clip_batch, tiny_config
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    states = [build_model(tiny_config(f"train.seed={seed}"), 4).state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["classifier.fc.weight"], states[2]["classifier.fc.weight"])
+
+
+def test_settings_reach_the_module() -> None:
+    config = tiny_config(
+        "dsts.num_neurons=5",
+        "dsts.num_layers=3",
+        "dsts.groups=4",
+        "dsts.fuse_groups=1",
+        "dsts.channel_shuffle=false",
+        "dsts.impulse=mean",
+        "dsts.dispatch=sparse",
+        "dsts.temperature=0.5",
+        "dsts.skip=false",
+        "model.dropout=0.3",
+    )
+    model = build_model(config, NUM_CLASSES)
+    dsts = model.classifier.dsts
+    assert isinstance(dsts, DSTSModule)
+    assert (len(dsts.layers), dsts.num_neurons, dsts.skip) == (3, 5, False)
+    layer = dsts.layers[0]
+    assert layer.neurons.spatial.shape == (5, 8, 2, 1, 3, 3)  # pyright: ignore
+    assert (layer.neurons.dispatch, layer.shuffle_groups) == ("sparse", 1)  # pyright: ignore
+    assert (layer.synapse.impulse, layer.synapse.temperature) == ("mean", 0.5)  # pyright: ignore
+    assert layer.synapse.statistics is None  # pyright: ignore
+    assert layer.fuse.groups == 1  # pyright: ignore
+    assert model.classifier.dropout == 0.3
+
+
+def test_the_model_maps_clips_to_logits_and_one_selection_per_layer() -> None:
+    model = build_model(tiny_config(), NUM_CLASSES).eval()
+    recognition = model(clip_batch(range(3), dtype=torch.float32).clips)
+    assert recognition.logits.shape == (3, NUM_CLASSES)
+    assert len(recognition.selections) == 2
+    plain = build_model(tiny_config("dsts.enabled=false", "udl.enabled=false"), NUM_CLASSES)
+    assert plain.classifier.dsts is None
+
+
+def test_learning_rates_follow_one_schedule() -> None:
+    config = tiny_config(
+        "optim.lr=0.1", "optim.warmup_ratio=0.0", "optim.schedule=cosine", "udl.upstream_lr=0.01"
+    )
+    assert learning_rates(config, 0.5) == pytest.approx((0.05, 0.005))
+    shared = tiny_config("optim.lr=0.1", "optim.warmup_ratio=0.0", "udl.upstream_optimizer=shared")
+    assert learning_rates(shared, 0.5) == pytest.approx((0.05, 0.05))
+
+
+def test_order_plan_and_clip_follow_the_configuration() -> None:
+    config = load_config(
+        preset="demo",
+        overrides=[
+            "train.batch_size=8",
+            "train.accumulation_steps=2",
+            "train.max_steps=5",
+            "scaling.num_workers=2",
+            "data.num_frames=8",
+            "data.short_side=90",
+            "data.crop_size=80",
+            "data.crop_scale=[0.6, 1.0]",
+        ],
+    )
+    order = build_order(config, 100)
+    assert (order.num_clips, order.block_size, order.blocks_per_batch) == (100, 2, 4)
+    assert build_plan(config, 100).num_steps == 5
+    spec = build_clip_spec(config)
+    assert spec.shape == (8, 80, 80, 3)
+    assert spec.crop_scale == (0.6, 1.0)

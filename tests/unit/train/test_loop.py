@@ -1,0 +1,233 @@
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsts_ray.config.schema import Config
+from dsts_ray.data.batch import ClipBatch
+from dsts_ray.data.order import TrainingOrder
+from dsts_ray.errors import DataError
+from dsts_ray.train.checkpoint import (
+    TrainingState,
+    collect_optimizer_state,
+    load_optimizer_state,
+    load_weights,
+    read_state,
+    save_training_state,
+    save_weights,
+)
+from dsts_ray.train.loop import TrainingLoop
+from dsts_ray.train.plan import Plan
+from dsts_ray.train.step import StepResult, TrainingStep
+from tests.support.tiny import clip_batch, copied_state, tiny_config, tiny_model, torch_step
+
+NUM_CLIPS, BATCH_SIZE = 10, 4
+
+
+@dataclass
+class FolderContext:
+    """A run context that keeps one folder per checkpoint."""
+
+    folder: Path
+    rank: int = 0
+    num_workers: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+    reported: list[dict[str, float]] = field(default_factory=list)
+    shown: list[dict[str, float]] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
+        checkpoint = self.folder / str(int(metrics["step"]))
+        checkpoint.mkdir(parents=True)
+        write(checkpoint)
+        self.reported.append(dict(metrics))
+
+    def show(self, progress: Mapping[str, float]) -> None:
+        self.shown.append(dict(progress))
+
+
+@dataclass
+class ListTracker:
+    """Keeps what it is given."""
+
+    points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        self.points.append((step, dict(metrics)))
+
+    def close(self) -> None:
+        pass
+
+
+class SpyStep(TrainingStep):
+    """A training step that remembers which samples it was given."""
+
+    seen: list[tuple[list[int], list[int], list[float]]]
+
+    @classmethod
+    def around(cls, step: TrainingStep) -> "SpyStep":
+        spy = cls(step.model, step.downstream, step.upstream)
+        spy.seen = []
+        return spy
+
+    def __call__(
+        self,
+        step: int,
+        train: Sequence[ClipBatch],
+        held_out: Sequence[ClipBatch],
+        *,
+        lr: float,
+        upstream_lr: float,
+    ) -> StepResult:
+        ids, held = (
+            [int(i) for batch in batches for i in batch.sample_ids] for batches in (train, held_out)
+        )
+        self.seen.append((ids, held, [float(w) for b in held_out for w in b.weights]))
+        return super().__call__(step, train, held_out, lr=lr, upstream_lr=upstream_lr)
+
+
+def stream(
+    config: Config, first_step: int, num_steps: int, refused: int = 0
+) -> Iterator[ClipBatch]:
+    accumulation_steps = config.train.accumulation_steps
+    order = TrainingOrder(
+        num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, accumulation_steps=accumulation_steps
+    )
+    for block in range(first_step * accumulation_steps, (num_steps + 1) * accumulation_steps):
+        rows = range(block * order.block_size, (block + 1) * order.block_size)
+        places = [order.place(row) for row in rows]
+        batch = clip_batch([p.sample_id for p in places], [p.position for p in places])
+        yield replace(batch, refused=tuple((i, f"video {i} is broken") for i in range(refused)))
+
+
+def new_loop(
+    folder: Path,
+    config: Config,
+    step: TrainingStep,
+    *,
+    first_step: int = 0,
+    max_steps: int = 0,
+    num_epochs: int = 2,
+    refused: int = 0,
+    max_bad_ratio: float = 0.0,
+) -> TrainingLoop:
+    plan = Plan(
+        num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, num_epochs=num_epochs, max_steps=max_steps
+    )
+
+    def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
+        engines = {"downstream": step.downstream, "upstream": step.upstream}
+        optimizer_state = collect_optimizer_state(engines)
+
+        def write_files(directory: Path) -> None:
+            save_weights(directory, step.model, classes=["a"], config="")
+            save_training_state(directory, optimizer_state, TrainingState(next_step, metrics))
+
+        return write_files
+
+    return TrainingLoop(
+        context=FolderContext(folder),
+        plan=plan,
+        step=step,
+        stream=stream(config, first_step, plan.num_steps, refused),
+        accumulation_steps=config.train.accumulation_steps,
+        evaluate=lambda: {"val/top1": 0.25},
+        write=write,
+        learning_rates=lambda progress: (0.1 * (1 - progress), 0.3 * (1 - progress)),
+        tracker=ListTracker(),
+        max_bad_ratio=max_bad_ratio,
+    )
+
+
+def fresh(*overrides: str) -> tuple[Config, TrainingStep]:
+    config = tiny_config("udl.inner_lr=0.5", *overrides)
+    return config, torch_step(tiny_model(config), config)
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, accumulation_steps: int
+) -> None:
+    override = f"train.accumulation_steps={accumulation_steps}"
+    config, step = fresh(override)
+    metrics = new_loop(tmp_path / "whole", config, step).run(0, {})
+
+    config, first = fresh(override)
+    new_loop(tmp_path / "part", config, first, max_steps=3).run(0, {})
+    checkpoint = tmp_path / "whole" / "3"
+    assert read_state(checkpoint).step == 3
+    config, resumed = fresh(override)
+    load_weights(checkpoint, resumed.model)
+    load_optimizer_state(
+        checkpoint, {"downstream": resumed.downstream, "upstream": resumed.upstream}
+    )
+    rest = new_loop(tmp_path / "rest", config, resumed, first_step=3).run(
+        3, read_state(checkpoint).metrics
+    )
+    whole, parts = copied_state(step.model), copied_state(resumed.model)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert rest == metrics
+
+
+def test_what_a_run_reports_shows_and_tracks(tmp_path: Path) -> None:
+    config, step = fresh()
+    loop = new_loop(tmp_path, config, step)
+    metrics = loop.run(0, {})
+    context, tracker = loop.context, loop.tracker
+    assert isinstance(context, FolderContext)
+    assert isinstance(tracker, ListTracker)
+    assert [report["step"] for report in context.reported] == [3, 5]
+    assert [shown["step"] for shown in context.shown] == [1, 2, 3, 4, 5]
+    assert metrics["val/top1"] == 0.25
+    assert loop.timing.num_clips == 20
+    assert 0 <= loop.timing.data_wait_ratio < 1
+    epochs = {at: point for at, point in tracker.points if "train/epoch" in point}
+    assert {at: point["train/epoch"] for at, point in epochs.items()} == {2: 1.0, 4: 2.0}
+    assert all(0 <= point["dsts/layer1/train_utilization"] <= 1 for point in epochs.values())
+    losses = [point["train/loss"] for _, point in tracker.points if "train/loss" in point]
+    assert len(losses) == 5
+
+
+def test_held_out_clips_are_the_next_batch_less_those_of_this_one(tmp_path: Path) -> None:
+    config, step = fresh()
+    spy = SpyStep.around(step)
+    new_loop(tmp_path, config, spy, num_epochs=20).run(0, {})
+    order = TrainingOrder(num_clips=NUM_CLIPS, batch_size=BATCH_SIZE)
+    left_out = 0
+    for index, (train, held_out, weights) in enumerate(spy.seen):
+        rows = range((index + 1) * BATCH_SIZE, (index + 2) * BATCH_SIZE)
+        following = [order.place(row).sample_id for row in rows]
+        expected = [sample for sample in following if sample not in train]
+        counted = [sample for sample, weight in zip(held_out, weights, strict=True) if weight]
+        assert counted == expected
+        left_out += len(following) - len(expected)
+    assert left_out > 0
+
+
+def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
+    config, step = fresh()
+    before = copied_state(step.model)
+    assert new_loop(tmp_path, config, step).run(5, {"val/top1": 0.5}) == {"val/top1": 0.5}
+    assert all(torch.equal(value, before[name]) for name, value in copied_state(step.model).items())
+
+
+def test_too_many_refused_clips_end_the_run(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    loop = new_loop(tmp_path, config, step, refused=2, max_bad_ratio=0.5)
+    with pytest.raises(
+        DataError, match=r"6 of 10 .*max_bad_ratio=0.5 allows 5; .*video 1 is broken"
+    ):
+        loop.run(0, {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_refused_clips_are_counted_anew_in_every_epoch(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    loop = new_loop(tmp_path, config, step, refused=1, max_bad_ratio=0.3)
+    loop.run(0, {})
+    tracker = loop.tracker
+    assert isinstance(tracker, ListTracker)
+    counts = [p["train/num_refused"] for _, p in tracker.points if "train/num_refused" in p]
+    assert counts == [3.0, 2.0]
+    assert len(loop.refused) == 5
