@@ -42,6 +42,7 @@ def run_job(
             code = module.main()
         except SystemExit as stopped:
             code = stopped.code
-        return JobResult(code or 0, *capfd.readouterr())
+        captured = capfd.readouterr()
+        return JobResult(code or 0, captured.out, captured.err)
 
     return run_job

@@ -111,8 +111,9 @@ def test_the_best_checkpoint_is_champion_with_its_metrics(
 ) -> None:
     version = client.get_model_version_by_alias("dsts_ray", "champion")
     assert str(version.version) == "1"
-    assert version.run_id == trained.summary["mlflow_run_id"]
-    history = client.get_metric_history(version.run_id, "val/top1")
+    run_id = trained.summary["mlflow_run_id"]
+    assert version.run_id == run_id
+    history = client.get_metric_history(run_id, "val/top1")
     assert float(version.tags["val/top1"]) == max(point.value for point in history)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -129,9 +130,16 @@ class TrainedRun:
 class JobResult(NamedTuple):
     """Exit code and output of a job."""
 
-    code: int
+    code: int | str
     out: str
     err: str
+
+    @property
+    def error(self) -> str:
+        """The one error the job reported; what a Ray cluster logs beside it is left out."""
+        _, *errors = re.split("^error: ", self.err, flags=re.MULTILINE)
+        assert len(errors) == 1, self.err
+        return errors[0]
 
 
 RunJob = Callable[..., JobResult]
