@@ -89,4 +89,4 @@ def specialization_metrics(
 
 def entropy(shares: Float[Tensor, " outcomes"]) -> float:
     """Entropy of a distribution in nats."""
-    return float(-torch.special.xlogy(shares, shares).sum())
+    return max(0.0, float(-torch.special.xlogy(shares, shares).sum()))

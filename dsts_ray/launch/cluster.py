@@ -44,16 +44,25 @@ def connected() -> Iterator[None]:
             runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             **({} if address else local),
         )
-    except (ConnectionError, RaySystemError, ValueError) as error:
-        raise ClusterError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one with "
-            "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
-        ) from error
+    except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
+        raise ClusterError(_explain(address, error)) from error
     _quiet()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _explain(address: str | None, error: Exception) -> str:
+    if address:
+        return (
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one with "
+            "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
+        )
+    return (
+        f"Ray did not start on this machine ({error}); with RAY_AUTH_MODE=token it needs a token "
+        "(`ray get-auth-token --generate`), without RAY_AUTH_MODE it needs none"
+    )
 
 
 def check_resources(config: Config) -> None:

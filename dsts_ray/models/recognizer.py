@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsts_ray.models.backbones.output import BackboneOutput
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.synapse import Selection
 
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         if output.pooled is not None:
             pooled = torch.cat([pooled, output.pooled], dim=1)
         if draws is not None and self.dropout > 0:
-            pooled = pooled * draws.dropout(self.dropout, pooled.shape[1]).to(pooled)
+            pooled = pooled * draws.dropout("classifier", self.dropout, pooled.shape[1]).to(pooled)
         return Recognition(self.fc(pooled), selections)
 
 

@@ -16,7 +16,7 @@ from dsts_ray.data.batch import ClipBatch, select
 from dsts_ray.errors import DataError
 from dsts_ray.metrics import entropy
 from dsts_ray.tracking.base import Tracker
-from dsts_ray.train.collective import gather_rows, sum_over_workers
+from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_workers
 from dsts_ray.train.context import RunContext
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.step import StepResult, TrainingStep
@@ -138,7 +138,8 @@ class TrainingLoop:
         self._num_refused += result.num_refused
         allowed = self.max_bad_ratio * self.plan.num_clips
         if self._num_refused > allowed:
-            reasons = "; ".join(reason for _, reason in self.refused[-3:])
+            pairs = [pair for worker in gather_objects(self.refused) for pair in worker]
+            reasons = "; ".join(reason for _, reason in pairs[:3])
             raise DataError(
                 f"{self._num_refused} of {self.plan.num_clips} training clips could not be decoded "
                 f"in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows {int(allowed)}; "

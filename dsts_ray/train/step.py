@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from dsts_ray import keyed_random
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.models.synchronize import num_workers
 from dsts_ray.train.collective import sum_over_workers
@@ -93,7 +92,6 @@ class TrainingStep:
             lr: Downstream learning rate.
             upstream_lr: Upstream learning rate.
         """
-        torch.manual_seed(keyed_random.key_of(self.seed, step, "torch") & 0x7FFFFFFF)
         criteria, total = self._criteria(train)
         metrics = {"train/lr": lr}
         outputs: list[BackboneOutput | None] = [None] * len(train)
@@ -204,12 +202,11 @@ class TrainingStep:
         classifier = self.model.classifier
         parameters = dict(classifier.named_parameters())
         frozen = {name: parameters[name].detach() for name in self._frozen_names}
+        draws = self._draws(step, "train", batch)
         with self._autocast(batch):
-            recognition = functional_call(
-                classifier, frozen, (output, self._draws(step, "train", batch))
-            )
+            recognition = functional_call(classifier, frozen, (output, draws))
             loss = criterion(recognition.logits)
-            auxiliary = [term(criterion) for term in output.auxiliary_losses]
+            auxiliary = [term(criterion, draws) for term in output.auxiliary_losses]
         self.downstream.backward(sum(auxiliary, loss))
         return loss.detach(), recognition
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.recognizer import Classifier
 from dsts_ray.train.collective import mean_over_workers
 from dsts_ray.train.partition import Partition

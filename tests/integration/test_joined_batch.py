@@ -15,7 +15,7 @@ from dsts_ray.build import build_model, build_step, learning_rates
 from dsts_ray.config.load import load_config
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, to_device
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.train.collective import gather_rows
 from dsts_ray.train.engine import ParameterEngine, TorchEngine
@@ -34,7 +34,6 @@ OVERRIDES = (
     "udl.upstream_optimizer=shared",
     "udl.inner_lr=0.5",
     "model.dropout=0.3",
-    "model.backbone.auxiliary_loss_weight=0",
 )
 
 

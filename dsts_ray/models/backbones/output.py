@@ -6,8 +6,13 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from dsts_ray.models.draws import Draws
+
 Criterion = Callable[[Tensor], Tensor]
 """Maps logits to the classification loss of the batch at hand."""
+
+AuxiliaryLoss = Callable[[Criterion, Draws], Tensor]
+"""A loss of the backbone's own, already weighted, from the criterion and the names of its draws."""
 
 
 class BackboneOutput(NamedTuple):
@@ -22,4 +27,4 @@ class BackboneOutput(NamedTuple):
 
     features: Float[Tensor, "batch channels time height width"]
     pooled: Float[Tensor, "batch pooled"] | None = None
-    auxiliary_losses: tuple[Callable[[Criterion], Tensor], ...] = ()
+    auxiliary_losses: tuple[AuxiliaryLoss, ...] = ()

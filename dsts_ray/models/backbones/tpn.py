@@ -10,7 +10,7 @@ the supplement's section 10 (1024x8x16x16 from 8 frames of 256 pixels); the stoc
 T = 1, where gates mean nothing.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.backbones.resnet_tsm import ResNetTSM
 from dsts_ray.models.batch_norm import BatchNorm
+from dsts_ray.models.draws import Draws
 
 
 def conv_norm_relu(
@@ -120,12 +121,16 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, channels, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
         self.norm = BatchNorm(channels, synchronize=synchronize)
-        self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, res4: Tensor) -> Tensor:
-        """Return logits (batch, classes)."""
-        return self.fc(self.dropout(self.norm(self.conv(res4)).relu().mean((2, 3, 4))))
+        """Return pooled features (batch, channels)."""
+        return self.norm(self.conv(res4)).relu().mean((2, 3, 4))
+
+    def loss(self, pooled: Tensor, criterion: Criterion, draws: Draws) -> Tensor:
+        """Classify pooled features under dropout of one half."""
+        mask = draws.dropout("auxiliary head", 0.5, pooled.shape[1]).to(pooled)
+        return criterion(self.fc(pooled * mask))
 
 
 class TSMTPN(nn.Module):
@@ -161,8 +166,11 @@ class TSMTPN(nn.Module):
     def forward(self, clips: Tensor) -> BackboneOutput:
         """Map (batch, 3, time, height, width) to features at stride 16."""
         res4, res5 = self.trunk(clips)
-        auxiliary: tuple[Callable[[Criterion], Tensor], ...] = ()
+        auxiliary = ()
         if self.training and self.auxiliary_head is not None:
-            logits = self.auxiliary_head(res4)
-            auxiliary = (lambda criterion: self.auxiliary_loss_weight * criterion(logits),)
+            auxiliary = (partial(self._auxiliary_loss, self.auxiliary_head(res4)),)
         return BackboneOutput(self.neck(res4, res5), auxiliary_losses=auxiliary)
+
+    def _auxiliary_loss(self, pooled: Tensor, criterion: Criterion, draws: Draws) -> Tensor:
+        assert self.auxiliary_head is not None
+        return self.auxiliary_loss_weight * self.auxiliary_head.loss(pooled, criterion, draws)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 
 
 class GateSample(NamedTuple):

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.gates import Gates
 from dsts_ray.models.dsts.neurons import Dispatch, SpecializedNeurons
 from dsts_ray.models.dsts.synapse import ImpulseNormalization, Selection, Synapse

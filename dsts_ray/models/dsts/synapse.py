@@ -12,7 +12,8 @@ Differences from the paper:
     - The impulse is normalized. With ``sum`` (the letter of Eq. 2) it exceeds the Gumbel noise by
       orders of magnitude and every sample activates the same neuron. ``standardized`` subtracts
       each neuron's mean over the joined batch and divides by its standard deviation (running
-      statistics at test time).
+      statistics at test time); a joined batch of one sample has impulses of 0, so that the noise
+      alone chooses. ``mean`` averages over time, height and width; the sum over outputs stays.
 """
 
 import math

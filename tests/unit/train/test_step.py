@@ -5,7 +5,7 @@ from torch.func import functional_call
 
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import frozen_statistics
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.train.partition import partition_classifier, upstream_parameters
 from dsts_ray.train.step import TrainingStep
 from dsts_ray.train.udl import FeatureBatch, upstream_gradient

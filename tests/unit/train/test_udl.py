@@ -11,7 +11,7 @@ from torch.func import functional_call
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import frozen_statistics
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.recognizer import Classifier, Recognition

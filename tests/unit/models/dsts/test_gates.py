@@ -1,6 +1,6 @@
 import torch
 
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.gates import Gates
 from tests.support.oracle import saturating_sigmoid
 
@@ -68,6 +68,6 @@ def test_draws_are_named_by_seed_step_role_layer_and_sample() -> None:
 
 
 def test_dropout_masks_have_mean_one() -> None:
-    mask = Draws(0, 0, "train", torch.arange(500), torch.arange(500)).dropout(0.2, 50)
+    mask = Draws(0, 0, "train", torch.arange(500), torch.arange(500)).dropout("classifier", 0.2, 50)
     assert sorted(set(mask.flatten().tolist())) == [0.0, 1.25]
     assert abs(float(mask.mean()) - 1.0) < 0.01

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from dsts_ray.models.dsts.draws import Draws
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from tests.support.oracle import Noise, Variant, run_module
 

@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts import neurons as neurons_module
-from dsts_ray.models.dsts.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.neurons import Dispatch, SpecializedNeurons
 from dsts_ray.models.dsts.synapse import ImpulseNormalization

@@ -51,11 +51,12 @@ class Draws:
         coin = keyed_random.key_of(self._key("half", layer)) & 1
         return (self.positions + coin) % 2 == 0
 
-    def dropout(self, probability: float, features: int) -> Float[Tensor, "batch features"]:
-        """Dropout mask scaled to mean one."""
-        kept = (
-            keyed_random.uniform(self._key("dropout", 0), self.sample_ids, features) >= probability
-        )
+    def dropout(
+        self, where: str, probability: float, features: int
+    ) -> Float[Tensor, "batch features"]:
+        """Dropout mask scaled to mean one; ``where`` tells several masks of a pass apart."""
+        key = self._key(f"dropout of {where}", 0)
+        kept = keyed_random.uniform(key, self.sample_ids, features) >= probability
         return kept.double() / (1.0 - probability)
 
     def _key(self, what: str, layer: int) -> int:
