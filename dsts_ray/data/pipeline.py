@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray.data
-from ray.data import Dataset, ExecutionOptions
+from ray.data import DataContext, Dataset, Datasource, ExecutionOptions, ReadTask
+from ray.data.block import BlockMetadata
 
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.manifest import Manifest
@@ -21,6 +23,46 @@ NO_SAMPLE = -1
 """Sample id of rows that fill the last evaluation block."""
 
 Rows = dict[str, np.ndarray]
+
+_CPUS_TO_COUNT = 0.01
+
+
+class RowNumbers(Datasource):
+    """The numbers 0, 1, ... in blocks of one micro-batch.
+
+    ``ray.data.range`` gives the same, but its tasks ask for a whole CPU each: where workers and
+    decoders have taken the CPUs but for a fraction, an evaluation beside a training stream that is
+    held back would wait for ever.
+    """
+
+    def __init__(self, num_rows: int, block_size: int) -> None:
+        """Count to ``num_rows``, a multiple of ``block_size``."""
+        super().__init__()
+        self.num_rows, self.block_size = num_rows, block_size
+
+    def get_name(self) -> str:
+        """Name in Ray's statistics."""
+        return "RowNumbers"
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all numbers."""
+        return 8 * self.num_rows
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        """One task a block, in order."""
+        del parallelism, per_task_row_limit, data_context
+        starts = range(0, self.num_rows, self.block_size)
+        return [_count_from(start, self.block_size) for start in starts]
+
+
+def _count_from(start: int, size: int) -> ReadTask:
+    metadata = BlockMetadata(num_rows=size, size_bytes=8 * size, input_files=None, exec_stats=None)
+    return ReadTask(lambda: [pa.table({"id": np.arange(start, start + size)})], metadata)
 
 
 class TrainingDecoder:
@@ -168,7 +210,12 @@ def _decoded(
     num_decoders: int,
     cpus_per_decoder: float,
 ) -> Dataset:
-    return ray.data.range(num_rows, override_num_blocks=num_rows // block_size).map_batches(
+    numbers = ray.data.read_datasource(
+        RowNumbers(num_rows, block_size),
+        override_num_blocks=num_rows // block_size,
+        num_cpus=_CPUS_TO_COUNT,
+    )
+    return numbers.map_batches(
         decoder,
         fn_constructor_kwargs=arguments,
         compute=ray.data.ActorPoolStrategy(size=num_decoders),
