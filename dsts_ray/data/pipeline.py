@@ -24,7 +24,7 @@ NO_SAMPLE = -1
 
 Rows = dict[str, np.ndarray]
 
-_CPUS_TO_COUNT = 0.01
+_CPUS_TO_COUNT = 0.1
 
 
 class RowNumbers(Datasource):
@@ -214,6 +214,7 @@ def _decoded(
         RowNumbers(num_rows, block_size),
         override_num_blocks=num_rows // block_size,
         num_cpus=_CPUS_TO_COUNT,
+        concurrency=1,
     )
     return numbers.map_batches(
         decoder,

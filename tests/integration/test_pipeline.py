@@ -1,12 +1,14 @@
 """The streams on real Ray Data: what arrives, where, and in which order."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from ray.data import Dataset
 
 from dsts_ray.data.clip import ClipSpec
@@ -157,3 +159,52 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
     expected = [[0, 1], [2, 3], [4, 5]] + [[NO_SAMPLE] * 2] * (num_workers - 1)
     assert sorted(samples) == sorted(expected)
     assert [len(blocks) for blocks in received] == [len(expected) // num_workers] * num_workers
+
+
+class Occupant:
+    """Holds the CPUs that the workers of a small machine would."""
+
+    def answer(self) -> bool:
+        return True
+
+
+def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
+    manifest: Path,
+) -> None:
+    occupant: Any = ray.remote(num_cpus=3)(Occupant).remote()
+    assert ray.get(occupant.answer.remote())
+    training = training_stream(
+        manifest=str(manifest),
+        split="train",
+        spec=replace(SPEC, num_frames=64, short_side=64, crop_size=64),  # 0.8 MB a clip
+        order=replace(ORDER, num_workers=1),
+        first_batch=0,
+        num_batches=300,  # 0.9 GB in all, more than the object store holds
+        num_decoders=1,
+        cpus_per_decoder=0.4,
+    )
+    training.context.execution_options = execution_options()
+    (shard,) = training.streaming_split(1, equal=True)
+    held_back = batches(shard, batch_size=4, prefetch_batches=1)
+    next(held_back)
+    time.sleep(10)  # until the object store's share is full
+    evaluated: list[Rows] = []
+
+    def evaluate() -> None:
+        test = test_stream(
+            manifest=str(manifest),
+            split="train",
+            num_videos=NUM_CLIPS,
+            spec=SPEC,
+            batch_size=4,
+            num_workers=1,
+            num_decoders=1,
+            cpus_per_decoder=0.4,
+        )
+        evaluated.extend(batches(test, batch_size=4, prefetch_batches=1))
+
+    thread = threading.Thread(target=evaluate, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    ray.kill(occupant)
+    assert len(evaluated) == 2
