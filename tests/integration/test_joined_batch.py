@@ -34,6 +34,7 @@ OVERRIDES = (
     "udl.upstream_optimizer=shared",
     "udl.inner_lr=0.5",
     "model.dropout=0.3",
+    "engine.synchronize_batch_norm=true",
 )
 
 
