@@ -25,6 +25,7 @@ _OVERRIDES = (
     "model.backbone.neck_channels=8",
     "model.backbone.neck_groups=2",
     "model.backbone.auxiliary_loss_weight=0",
+    "engine.synchronize_batch_norm=true",
     "model.dropout=0.2",
     "dsts.num_layers=2",
     "dsts.num_neurons=3",
