@@ -1,7 +1,7 @@
 """Clips of one micro-batch, from the stream to the device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -86,14 +86,7 @@ def flip(batch: ClipBatch, *, probability: float, seed: int, step: int) -> ClipB
     """
     draws = keyed_random.uniform(keyed_random.key_of(seed, step, "flip"), batch.sample_ids, 1)
     mirrored = (draws < probability)[:, :, None, None, None]
-    return ClipBatch(
-        torch.where(mirrored, batch.clips.flip(-1), batch.clips),
-        batch.labels,
-        batch.sample_ids,
-        batch.positions,
-        batch.weights,
-        batch.refused,
-    )
+    return replace(batch, clips=torch.where(mirrored, batch.clips.flip(-1), batch.clips))
 
 
 def select(batch: ClipBatch, kept: Tensor) -> ClipBatch:
