@@ -2,7 +2,7 @@
 
 The stream is the concatenation of one permutation per epoch, so every clip comes exactly once per
 epoch. It is cut into joined batches; a batch may straddle two epochs, nothing is dropped or padded.
-A joined batch is dealt to micro-batches and workers in turn, one block of rows each.
+A joined batch is dealt to micro-batches and workers in turn.
 """
 
 from dataclasses import dataclass
@@ -45,25 +45,40 @@ class TrainingOrder:
     seed: int = 0
 
     @property
-    def blocks_per_batch(self) -> int:
+    def micro_batches(self) -> int:
         """Micro-batches of all workers in a joined batch."""
         return self.num_workers * self.accumulation_steps
 
     @property
-    def block_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Rows of a micro-batch."""
-        return self.batch_size // self.blocks_per_batch
+        return self.batch_size // self.micro_batches
+
+    def blocks(self, num_batches: int, batches_per_block: int) -> list[np.ndarray]:
+        """Row numbers of joined batches in the blocks that leave the decoder.
+
+        Block b goes to worker b modulo workers; it holds that worker's rows of
+        ``batches_per_block`` joined batches (fewer in the last blocks), micro-batch by micro-batch.
+        """
+        rows = np.arange(num_batches * self.batch_size).reshape(
+            num_batches, self.accumulation_steps, self.num_workers, self.micro_batch_size
+        )
+        return [
+            rows[first : first + batches_per_block, :, worker].reshape(-1)
+            for first in range(0, num_batches, batches_per_block)
+            for worker in range(self.num_workers)
+        ]
 
     def place(self, row: int) -> Place:
-        """Locate a row, counted from the start of the run in the order blocks leave the decoder.
+        """Locate a row, counted from the start of the run.
 
-        Block b of a joined batch holds its positions b, b + blocks, b + 2 * blocks, ...; Ray Train
-        hands block b to worker b modulo workers. Example with 2 workers and batches of 4: rows 0-3
-        are positions 0, 2 (worker 0) and 1, 3 (worker 1) of batch 0.
+        Micro-batch b of a joined batch holds its positions b, b + micro-batches, b + 2 * micro-batches, ...; it
+        belongs to worker b modulo workers. Example with 2 workers and batches of 4: rows 0-3 are
+        positions 0, 2 (worker 0) and 1, 3 (worker 1) of batch 0.
         """
         batch, within = divmod(row, self.batch_size)
-        block, index = divmod(within, self.block_size)
-        position = index * self.blocks_per_batch + block
+        block, index = divmod(within, self.micro_batch_size)
+        position = index * self.micro_batches + block
         epoch, rank = divmod(batch * self.batch_size + position, self.num_clips)
         return Place(epoch, int(permutation(self.num_clips, self.seed, epoch)[rank]), position)
 

@@ -1,11 +1,13 @@
 """Ray Data streams of decoded clips. The only file of the package's data part that knows Ray.
 
-A stream is a range of row numbers in blocks of one micro-batch, decoded by a pool of actors with
-the order preserved: block b goes to worker b modulo workers, whatever the actors' speed, and after
-one of them has died.
+A stream is a sequence of blocks of row numbers, decoded by a pool of actors with the order
+preserved: block b goes to worker b modulo workers, whatever the actors' speed, and after one of
+them has died. A training block holds a worker's rows of several joined batches, because a block
+costs Ray Data some 50 ms of CPU, as much as decoding a few clips.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,20 +27,22 @@ NO_SAMPLE = -1
 Rows = dict[str, np.ndarray]
 
 _CPUS_TO_COUNT = 0.1
+_BLOCK_BYTES = 16 * 2**20
+_MAX_BATCHES_PER_BLOCK = 8
 
 
 class RowNumbers(Datasource):
-    """The numbers 0, 1, ... in blocks of one micro-batch.
+    """Row numbers in given blocks.
 
-    ``ray.data.range`` gives the same, but its tasks ask for a whole CPU each: where workers and
-    decoders have taken the CPUs but for a fraction, an evaluation beside a training stream that is
-    held back would wait for ever.
+    ``ray.data.range`` gives blocks of consecutive numbers, but its tasks ask for a whole CPU each:
+    where workers and decoders have taken the CPUs but for a fraction, an evaluation beside a
+    training stream that is held back would wait for ever.
     """
 
-    def __init__(self, num_rows: int, block_size: int) -> None:
-        """Count to ``num_rows``, a multiple of ``block_size``."""
+    def __init__(self, blocks: Sequence[np.ndarray]) -> None:
+        """Hand out these blocks, int64 [rows] each, in order."""
         super().__init__()
-        self.num_rows, self.block_size = num_rows, block_size
+        self.blocks = blocks
 
     def get_name(self) -> str:
         """Name in Ray's statistics."""
@@ -46,7 +50,7 @@ class RowNumbers(Datasource):
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all numbers."""
-        return 8 * self.num_rows
+        return sum(block.nbytes for block in self.blocks)
 
     def get_read_tasks(
         self,
@@ -56,13 +60,14 @@ class RowNumbers(Datasource):
     ) -> list[ReadTask]:
         """One task a block, in order."""
         del parallelism, per_task_row_limit, data_context
-        starts = range(0, self.num_rows, self.block_size)
-        return [_count_from(start, self.block_size) for start in starts]
+        return [_hand_out(block) for block in self.blocks]
 
 
-def _count_from(start: int, size: int) -> ReadTask:
-    metadata = BlockMetadata(num_rows=size, size_bytes=8 * size, input_files=None, exec_stats=None)
-    return ReadTask(lambda: [pa.table({"id": np.arange(start, start + size)})], metadata)
+def _hand_out(block: np.ndarray) -> ReadTask:
+    metadata = BlockMetadata(
+        num_rows=len(block), size_bytes=block.nbytes, input_files=None, exec_stats=None
+    )
+    return ReadTask(lambda: [pa.table({"id": block})], metadata)
 
 
 class TrainingDecoder:
@@ -137,10 +142,11 @@ def training_stream(
     cpus_per_decoder: float,
 ) -> Dataset:
     """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on."""
-    num_rows = num_batches * order.batch_size
+    clip_bytes = math.prod(spec.shape)
+    batches_per_block = order.num_workers * _BLOCK_BYTES // (order.batch_size * clip_bytes)
+    batches_per_block = min(max(1, batches_per_block), _MAX_BATCHES_PER_BLOCK)
     return _decoded(
-        num_rows,
-        order.block_size,
+        order.blocks(num_batches, batches_per_block),
         TrainingDecoder,
         {
             "manifest": manifest,
@@ -168,9 +174,9 @@ def test_stream(
     """Stream every video once, in batches independent of the number of workers."""
     num_blocks = -(-num_videos // batch_size)
     num_blocks += -num_blocks % num_workers
+    rows = np.arange(num_blocks * batch_size)
     return _decoded(
-        num_blocks * batch_size,
-        batch_size,
+        rows.reshape(num_blocks, batch_size),
         TestDecoder,
         {"manifest": manifest, "split": split, "spec": spec},
         num_decoders=num_decoders,
@@ -192,7 +198,7 @@ def batches(
     batch_size: int,
     prefetch_batches: int,
 ) -> Iterator[Rows]:
-    """Iterate a worker's shard (or a whole data set) in its blocks."""
+    """Iterate a worker's shard (or a whole data set) in micro-batches."""
     yield from shard.iter_batches(
         batch_size=batch_size,
         prefetch_batches=prefetch_batches,
@@ -202,8 +208,7 @@ def batches(
 
 
 def _decoded(
-    num_rows: int,
-    block_size: int,
+    blocks: Sequence[np.ndarray],
     decoder: type,
     arguments: dict[str, Any],
     *,
@@ -211,8 +216,8 @@ def _decoded(
     cpus_per_decoder: float,
 ) -> Dataset:
     numbers = ray.data.read_datasource(
-        RowNumbers(num_rows, block_size),
-        override_num_blocks=num_rows // block_size,
+        RowNumbers(blocks),
+        override_num_blocks=len(blocks),
         num_cpus=_CPUS_TO_COUNT,
         concurrency=1,
     )
@@ -221,7 +226,7 @@ def _decoded(
         fn_constructor_kwargs=arguments,
         compute=ray.data.ActorPoolStrategy(size=num_decoders),
         num_cpus=cpus_per_decoder,
-        batch_size=block_size,
+        batch_size=None,
     )
 
 

@@ -152,7 +152,7 @@ def _stream(
     order = build_order(config, num_clips)
     shard = ray.train.get_dataset_shard("train")
     blocks = batches(
-        shard, batch_size=order.block_size, prefetch_batches=config.data.prefetch_batches
+        shard, batch_size=order.micro_batch_size, prefetch_batches=config.data.prefetch_batches
     )
     for index, rows in enumerate(blocks):
         batch_number = first_step + index // config.train.accumulation_steps

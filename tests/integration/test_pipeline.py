@@ -78,7 +78,7 @@ def on_workers(dataset: Dataset, num_workers: int, block_size: int) -> list[list
 
 @pytest.fixture(scope="module")
 def full(manifest: Path) -> list[list[Rows]]:
-    return on_workers(stream(manifest), ORDER.num_workers, ORDER.block_size)
+    return on_workers(stream(manifest), ORDER.num_workers, ORDER.micro_batch_size)
 
 
 def test_every_clip_comes_once_an_epoch(full: list[list[Rows]]) -> None:
@@ -99,19 +99,19 @@ def test_block_b_goes_to_worker_b_modulo_workers(full: list[list[Rows]]) -> None
     for rank, blocks in enumerate(full):
         for number, block in enumerate(blocks):
             rows = range(
-                (number * ORDER.num_workers + rank) * ORDER.block_size,
-                (number * ORDER.num_workers + rank + 1) * ORDER.block_size,
+                (number * ORDER.num_workers + rank) * ORDER.micro_batch_size,
+                (number * ORDER.num_workers + rank + 1) * ORDER.micro_batch_size,
             )
             places = [ORDER.place(row) for row in rows]
             assert block["sample_id"].tolist() == [place.sample_id for place in places]
             assert block["position"].tolist() == [place.position for place in places]
-            assert block["clip"].shape == (ORDER.block_size, *SPEC.shape)
+            assert block["clip"].shape == (ORDER.micro_batch_size, *SPEC.shape)
             assert block["clip"].dtype == np.uint8
-            assert block["reason"].tolist() == [""] * ORDER.block_size
+            assert block["reason"].tolist() == [""] * ORDER.micro_batch_size
 
 
 def test_resumed_stream_is_the_tail_of_the_full_one(manifest: Path, full: list[list[Rows]]) -> None:
-    tail = on_workers(stream(manifest, first_batch=1), ORDER.num_workers, ORDER.block_size)
+    tail = on_workers(stream(manifest, first_batch=1), ORDER.num_workers, ORDER.micro_batch_size)
     for blocks, expected in zip(tail, full, strict=True):
         assert len(blocks) == NUM_BATCHES - 1
         for block, twin in zip(blocks, expected[1:], strict=True):

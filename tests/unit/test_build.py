@@ -78,7 +78,7 @@ def test_order_plan_and_clip_follow_the_configuration() -> None:
         ],
     )
     order = build_order(config, 100)
-    assert (order.num_clips, order.block_size, order.blocks_per_batch) == (100, 2, 4)
+    assert (order.num_clips, order.micro_batch_size, order.micro_batches) == (100, 2, 4)
     assert build_plan(config, 100).num_steps == 5
     spec = build_clip_spec(config)
     assert spec.shape == (8, 80, 80, 3)

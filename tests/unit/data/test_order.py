@@ -55,7 +55,7 @@ def test_joined_batches_do_not_depend_on_workers_and_accumulation(
 def test_rows_are_dealt_as_the_docstring_says() -> None:
     order = TrainingOrder(num_clips=10, batch_size=4, num_workers=2)
     assert [place.position for place in places(order, 8)] == [0, 2, 1, 3, 0, 2, 1, 3]
-    assert (order.block_size, order.blocks_per_batch) == (2, 2)
+    assert (order.micro_batch_size, order.micro_batches) == (2, 2)
 
 
 def test_micro_batches_of_all_workers_take_rows_in_turn() -> None:
@@ -79,3 +79,19 @@ def test_rows_are_located_without_walking_the_stream() -> None:
     later = order.place(4 * 10**9 + 2)
     assert later.epoch == 4 * 10**8
     assert later.position == 1
+
+
+@pytest.mark.parametrize(("batches_per_block", "num_blocks"), [(1, 10), (2, 6), (8, 2)])
+def test_blocks_deal_every_row_once_and_keep_a_workers_micro_batches_in_order(
+    batches_per_block: int, num_blocks: int
+) -> None:
+    order = TrainingOrder(num_clips=50, batch_size=12, num_workers=2, accumulation_steps=3)
+    blocks = order.blocks(5, batches_per_block)
+    assert len(blocks) == num_blocks
+    for worker in range(2):
+        rows = np.concatenate(blocks[worker::2])
+        micro_batches = rows.reshape(5, 3, order.micro_batch_size)
+        for batch, accumulated in enumerate(micro_batches):
+            for step, rows_of_micro_batch in enumerate(accumulated):
+                first = batch * 12 + (step * 2 + worker) * 2
+                assert rows_of_micro_batch.tolist() == [first, first + 1]

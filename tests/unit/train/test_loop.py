@@ -95,7 +95,7 @@ def stream(
         num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, accumulation_steps=accumulation_steps
     )
     for block in range(first_step * accumulation_steps, (num_steps + 1) * accumulation_steps):
-        rows = range(block * order.block_size, (block + 1) * order.block_size)
+        rows = range(block * order.micro_batch_size, (block + 1) * order.micro_batch_size)
         places = [order.place(row) for row in rows]
         batch = clip_batch([p.sample_id for p in places], [p.position for p in places])
         yield replace(batch, refused=tuple((i, f"video {i} is broken") for i in range(refused)))
