@@ -93,10 +93,12 @@ def test_every_step_is_logged_once(
 def test_another_configuration_under_the_same_name_is_refused(
     trained: TrainedRun, resumed: tuple[Path, int, subprocess.CompletedProcess[str]]
 ) -> None:
-    changes = (f"name={NAME}", "train.seed=1", "optim.lr=0.5")
+    changes = (f"name={NAME}", "train.seed=1", "dsts.num_neurons=5")
     config = load_config(
         preset="demo",
         overrides=[*trained.command, *changes, f"storage.path={trained.storage}"],
     )
-    with pytest.raises(ConfigError, match=r"optim\.lr: 0\.002 before, 0\.5 now; train\.seed"):
+    with pytest.raises(
+        ConfigError, match=r"dsts\.num_neurons: 3 before, 5 now; train\.seed: 0 before, 1 now"
+    ):
         train(config, Console(quiet=True))

@@ -20,12 +20,12 @@ NUM_FRAMES = 2
 CROP_SIZE = 32
 
 _OVERRIDES = (
+    "data.manifest=tiny.parquet",
     "model.backbone.depths=[1,1,1,1]",
     "model.backbone.width=4",
     "model.backbone.neck_channels=8",
     "model.backbone.neck_groups=2",
     "model.backbone.auxiliary_loss_weight=0",
-    "engine.synchronize_batch_norm=true",
     "model.dropout=0.2",
     "dsts.num_layers=2",
     "dsts.num_neurons=3",
@@ -38,8 +38,8 @@ _OVERRIDES = (
 
 
 def tiny_config(*overrides: str) -> Config:
-    """The demo preset with the smallest model."""
-    return load_config(preset="demo", overrides=[*_OVERRIDES, *overrides])
+    """The schema's defaults with the smallest model."""
+    return load_config(overrides=[*_OVERRIDES, *overrides])
 
 
 def tiny_model(config: Config, dtype: torch.dtype = torch.float64) -> Recognizer:
