@@ -72,7 +72,7 @@ class TrainingOrder:
     def place(self, row: int) -> Place:
         """Locate a row, counted from the start of the run.
 
-        Micro-batch b of a joined batch holds its positions b, b + micro-batches, b + 2 * micro-batches, ...; it
+        Micro-batch b of the m in a joined batch holds its positions b, b + m, b + 2 * m, ...; it
         belongs to worker b modulo workers. Example with 2 workers and batches of 4: rows 0-3 are
         positions 0, 2 (worker 0) and 1, 3 (worker 1) of batch 0.
         """

@@ -176,7 +176,7 @@ def test_stream(
     num_blocks += -num_blocks % num_workers
     rows = np.arange(num_blocks * batch_size)
     return _decoded(
-        rows.reshape(num_blocks, batch_size),
+        list(rows.reshape(num_blocks, batch_size)),
         TestDecoder,
         {"manifest": manifest, "split": split, "spec": spec},
         num_decoders=num_decoders,
