@@ -9,6 +9,7 @@ from ray.train import Result
 import dsts_ray
 from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.registry import promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
 
@@ -32,7 +33,7 @@ _SERVING_REQUIREMENTS = (
 def register_best(
     config: Config, uri: str, run_id: str, manifest: Manifest, result: Result
 ) -> dict[str, Any]:
-    """Register the best checkpoint and move the alias if it beats the champion.
+    """Log the best checkpoint, register it, and move the alias if it beats the champion.
 
     Returns:
         Entries for the run's summary.
@@ -44,6 +45,7 @@ def register_best(
     best = result.get_best_checkpoint(config.tracking.metric, "max")
     assert best is not None
     folder = Path(best.path)
+    log_artifacts(uri=uri, run_id=run_id, directory=folder, artifact_path="checkpoint")
     metrics = {
         name: value
         for name, value in read_state(folder).metrics.items()
