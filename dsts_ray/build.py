@@ -10,13 +10,15 @@ from dsts_ray.config.load import config_from_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.order import TrainingOrder
-from dsts_ray.models.backbones.tpn import TSMTPN
+from dsts_ray.models.backbones.base import Backbone
+from dsts_ray.models.backbones.swin3d import VideoSwin
+from dsts_ray.models.backbones.tpn import TPNBackbone
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.recognizer import Classifier, Recognizer
 from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
 from dsts_ray.train.engine import ParameterEngine
 from dsts_ray.train.optim import build_optimizer, schedule_factor
-from dsts_ray.train.partition import upstream_parameters
+from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.step import TrainingStep
 
@@ -24,17 +26,8 @@ from dsts_ray.train.step import TrainingStep
 def build_model(config: Config, num_classes: int) -> Recognizer:
     """Create the recognizer with weights drawn from ``train.seed``."""
     torch.manual_seed(config.train.seed)
-    backbone_config = config.model.backbone
-    backbone = TSMTPN(
-        num_classes=num_classes,
-        depths=backbone_config.depths,
-        width=backbone_config.width,
-        shift_div=backbone_config.shift_div,
-        neck_channels=backbone_config.neck_channels,
-        neck_groups=backbone_config.neck_groups,
-        auxiliary_loss_weight=backbone_config.auxiliary_loss_weight,
-        synchronize=config.engine.synchronize_batch_norm,
-    )
+    backbone = _build_backbone(config, num_classes)
+    backbone.freeze(config.model.backbone.freeze_stages)
     dsts = _build_dsts(config, backbone.feature_channels) if config.dsts.enabled else None
     classifier = Classifier(
         dsts=dsts,
@@ -44,6 +37,33 @@ def build_model(config: Config, num_classes: int) -> Recognizer:
         dropout=config.model.dropout,
     )
     return Recognizer(backbone, classifier)
+
+
+def _build_backbone(config: Config, num_classes: int) -> Backbone:
+    tpn, swin3d = config.model.backbone.tpn, config.model.backbone.swin3d
+    if config.model.backbone.name == "swin3d":
+        return VideoSwin(
+            channels=swin3d.channels,
+            depths=swin3d.depths,
+            heads=swin3d.heads,
+            window=swin3d.window,
+            stochastic_depth=swin3d.stochastic_depth,
+            activation_checkpointing=swin3d.activation_checkpointing,
+        )
+    return TPNBackbone(
+        num_classes=num_classes,
+        trunk=tpn.trunk,
+        depths=tpn.depths,
+        width=tpn.width,
+        shift_div=tpn.shift_div,
+        geometry=tpn.geometry,
+        side_branch=config.dsts.enabled and config.dsts.insertion == "res4",
+        neck_channels=tpn.neck_channels,
+        neck_groups=tpn.neck_groups,
+        auxiliary_loss_weight=tpn.auxiliary_loss_weight,
+        trunk_evaluation_mode=tpn.trunk_evaluation_mode,
+        synchronize=config.engine.synchronize_batch_norm,
+    )
 
 
 def _build_dsts(config: Config, channels: int) -> DSTSModule:
@@ -82,7 +102,7 @@ def build_step(config: Config, model: Recognizer) -> TrainingStep:
     """Create the DeepSpeed engines and the optimizer step around a model on its device."""
     uses_udl = config.dsts.enabled and config.udl.enabled
     upstream = upstream_parameters(model) if uses_udl else {}
-    downstream = {name: value for name, value in model.named_parameters() if name not in upstream}
+    downstream = downstream_parameters(model, upstream)
     return TrainingStep(
         model,
         _build_engine(config, downstream, config.optim.clip_norm, config.train.accumulation_steps),

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from dsts_ray.config.schema import Config
 
+_STRIDE, _PATCH_FRAMES = 32, 2
+_INSERTIONS = {"tpn": ("neck", "res4"), "swin3d": ("norm",)}
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def problems(config: Config) -> list[str]:
     """Return a line for every broken rule: the keys, their values, and what to change."""
-    rules = (_names, _clips, _demo, _batches, _groups, _schedule, _engine)
+    rules = (_names, _clips, _demo, _batches, _backbone, _insertion, _divisors, _schedule, _engine)
     return [problem for rule in rules for problem in rule(config)]
 
 
@@ -62,18 +64,77 @@ def _batches(config: Config) -> Iterator[str]:
         )
 
 
-def _groups(config: Config) -> Iterator[str]:
-    channels = config.model.backbone.neck_channels
-    divisors = {"model.backbone.neck_groups": config.model.backbone.neck_groups}
-    if config.dsts.enabled:
-        divisors["dsts.groups"] = config.dsts.groups
-        divisors["dsts.fuse_groups"] = config.dsts.fuse_groups
-    for key, groups in divisors.items():
-        if channels % groups:
+def _backbone(config: Config) -> Iterator[str]:
+    """Clips that the backbone can take."""
+    crop_size, num_frames = config.data.crop_size, config.data.num_frames
+    if config.model.backbone.name == "tpn" and crop_size < _STRIDE:
+        yield (
+            f"data.crop_size = {crop_size} is below the stride of model.backbone.name = tpn: use a "
+            f"crop_size of at least {_STRIDE}"
+        )
+    if config.model.backbone.name == "swin3d":
+        if crop_size % _STRIDE:
             yield (
-                f"model.backbone.neck_channels = {channels} is not divisible by {key} = {groups}: "
-                f"use a divisor of {channels} for {key}"
+                f"data.crop_size = {crop_size} is not divisible by {_STRIDE}, the stride of "
+                f"model.backbone.name = swin3d: use a multiple of {_STRIDE}, as 224"
             )
+        if num_frames % _PATCH_FRAMES:
+            yield (
+                f"data.num_frames = {num_frames} is not divisible by {_PATCH_FRAMES}, the frames "
+                "of a patch of model.backbone.name = swin3d: use an even number"
+            )
+
+
+def _insertion(config: Config) -> Iterator[str]:
+    """The insertion point must exist in the backbone."""
+    name, insertion = config.model.backbone.name, config.dsts.insertion
+    allowed = _INSERTIONS[name]
+    if not config.dsts.enabled:
+        return
+    if insertion not in allowed:
+        yield (
+            f"dsts.insertion = {insertion} with model.backbone.name = {name}: use "
+            f"dsts.insertion = {' or '.join(allowed)}, or another backbone"
+        )
+    elif insertion == "neck" and config.model.backbone.tpn.geometry == "stock":
+        yield (
+            "dsts.insertion = neck with model.backbone.tpn.geometry = stock, whose output has one "
+            "frame: use geometry = stride1, or dsts.insertion = res4"
+        )
+
+
+def _divisors(config: Config) -> Iterator[str]:
+    """Channels that groups and heads must divide."""
+    tpn, swin3d = config.model.backbone.tpn, config.model.backbone.swin3d
+    neck = ("model.backbone.tpn.neck_channels", tpn.neck_channels)
+    wide = ("32 * model.backbone.tpn.width", 32 * tpn.width)
+    read_by_dsts = {
+        "neck": neck,
+        "res4": ("16 * model.backbone.tpn.width", 16 * tpn.width),
+        "norm": ("8 * model.backbone.swin3d.channels", 8 * swin3d.channels),
+    }[config.dsts.insertion]
+    pairs: list[tuple[str, int, str, int]] = [
+        (*channels, "model.backbone.tpn.neck_groups", tpn.neck_groups) for channels in (neck, wide)
+    ]
+    if config.model.backbone.name == "swin3d":
+        pairs = [
+            (
+                f"{2**stage} * model.backbone.swin3d.channels",
+                2**stage * swin3d.channels,
+                f"model.backbone.swin3d.heads[{stage}]",
+                heads,
+            )
+            for stage, heads in enumerate(swin3d.heads)
+        ]
+    if config.dsts.enabled:
+        pairs.append((*read_by_dsts, "dsts.groups", config.dsts.groups))
+        pairs.append((*read_by_dsts, "dsts.fuse_groups", config.dsts.fuse_groups))
+    broken = {pair[2]: pair for pair in reversed(pairs) if pair[1] % pair[3]}
+    for channels_key, channels, key, groups in broken.values():
+        yield (
+            f"{channels_key} = {channels} is not divisible by {key} = {groups}: "
+            f"use a divisor of {channels} for {key}"
+        )
 
 
 def _schedule(config: Config) -> Iterator[str]:

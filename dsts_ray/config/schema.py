@@ -63,21 +63,57 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BackboneConfig:
-    """TSM-ResNet with a temporal pyramid neck (TPN)."""
+class TPNConfig:
+    """ResNet with a temporal pyramid neck (TPN)."""
 
+    trunk: Literal["tsm", "slowonly"] = "tsm"
+    """2D ResNet with temporal shifts, or 3D ResNet without temporal stride."""
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6, 3)
     """Bottleneck blocks per stage; (3, 4, 6, 3) is ResNet-50."""
     width: PositiveInt = 64
     """Channels of the stem; stage i ends in width * 4 * 2**i channels."""
     shift_div: PositiveInt = 8
     """TSM moves 1/shift_div of the channels forward and as many backward in time."""
+    geometry: Literal["stride1", "stock"] = "stride1"
+    """``stride1``: the neck ends in neck_channels x frames at stride 16, for DSTS; ``stock``: the
+    released network, 2 * neck_channels x 1 at stride 32."""
     neck_channels: PositiveInt = 1024
-    """Channels of the pyramid's levels and of its output."""
+    """Channels of the pyramid's levels."""
     neck_groups: PositiveInt = 32
     """Groups of the temporal modulation and level fusion convolutions."""
     auxiliary_loss_weight: NonNegativeFloat = 0.5
     """Weight of the auxiliary head's loss on the fourth stage; 0 leaves the head out."""
+    trunk_evaluation_mode: bool = False
+    """Normalize the trunk by its running statistics in training too, for small batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swin3DConfig:
+    """Video Swin Transformer; the defaults are Swin-B for Something-Something v2."""
+
+    channels: PositiveInt = 128
+    """Of the first stage; every further stage doubles them."""
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 18, 2)
+    """Blocks per stage."""
+    heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (4, 8, 16, 32)
+    """Attention heads per stage."""
+    window: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 7, 7)
+    """Time, height and width of an attention window, in patches of 2x4x4."""
+    stochastic_depth: RatioBelowOne = 0.4
+    """Drop probability of the last block's branches; it rises linearly from 0 at the first."""
+    activation_checkpointing: bool = False
+    """Recompute blocks in the backward pass instead of keeping their activations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneConfig:
+    """Which backbone; the other one's section is not read."""
+
+    name: Literal["tpn", "swin3d"] = "tpn"
+    freeze_stages: Annotated[int, Interval(ge=0, le=5)] = 0
+    """Exclude from training: 0 nothing, 1 the stem, 1 + i the stem and the first i stages."""
+    tpn: TPNConfig = field(default_factory=TPNConfig)
+    swin3d: Swin3DConfig = field(default_factory=Swin3DConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +130,9 @@ class DSTSConfig:
     """Dynamic Spatio-Temporal Specialization module."""
 
     enabled: bool = True
+    insertion: Literal["neck", "res4", "norm"] = "neck"
+    """What DSTS reads: TPN's ``neck`` in its stride1 geometry, TPN's ``res4`` as a side branch of
+    the neck, or Swin's last ``norm``."""
     num_neurons: PositiveInt = 10
     """Specialized neurons in a layer, N (Table 6)."""
     num_layers: PositiveInt = 3

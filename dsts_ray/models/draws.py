@@ -8,6 +8,8 @@ from torch import Tensor
 
 from dsts_ray import keyed_random
 
+Role = Literal["train", "held_out"]
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -27,7 +29,7 @@ class Draws:
 
     seed: int
     step: int
-    role: Literal["train", "held_out"]
+    role: Role
     sample_ids: Int[Tensor, " batch"]
     positions: Int[Tensor, " batch"]
 

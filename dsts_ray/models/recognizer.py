@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsts_ray.models.backbones.base import Backbone
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
@@ -69,8 +70,8 @@ class Classifier(nn.Module):
 class Recognizer(nn.Module):
     """A backbone and a classifier."""
 
-    def __init__(self, backbone: nn.Module, classifier: Classifier) -> None:
-        """Join the two; ``backbone`` maps clips to a :class:`BackboneOutput`."""
+    def __init__(self, backbone: Backbone, classifier: Classifier) -> None:
+        """Join the two."""
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
@@ -79,4 +80,4 @@ class Recognizer(nn.Module):
         self, clips: Float[Tensor, "batch 3 time height width"], draws: Draws | None = None
     ) -> Recognition:
         """Recognize normalized clips."""
-        return self.classifier(self.backbone(clips), draws)
+        return self.classifier(self.backbone(clips, draws), draws)

@@ -1,5 +1,6 @@
 """Which parameters UDL calls upstream and downstream (section 3.3)."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from torch import nn
@@ -47,6 +48,17 @@ def upstream_parameters(model: Recognizer) -> dict[str, nn.Parameter]:
     names = partition_classifier(model.classifier, "operators").upstream
     parameters = dict(model.classifier.named_parameters())
     return {f"classifier.{name}": parameters[name] for name in names}
+
+
+def downstream_parameters(
+    model: Recognizer, upstream: Mapping[str, nn.Parameter]
+) -> dict[str, nn.Parameter]:
+    """Return all other parameters that train, by full name; frozen ones do not."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name not in upstream and parameter.requires_grad
+    }
 
 
 def _parameter_names(root: nn.Module, kinds: tuple[type[nn.Module], ...]) -> tuple[str, ...]:

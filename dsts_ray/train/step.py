@@ -16,7 +16,7 @@ from torch.func import functional_call
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
-from dsts_ray.models.draws import Draws
+from dsts_ray.models.draws import Draws, Role
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.models.synchronize import num_workers
 from dsts_ray.train.collective import sum_over_workers
@@ -97,12 +97,12 @@ class TrainingStep:
         outputs: list[BackboneOutput | None] = [None] * len(train)
         if self.upstream is not None:
             if len(train) == 1:
-                outputs[0] = self._backbone(train[0])
+                outputs[0] = self._backbone(step, "train", train[0])
             metrics |= self._meta_update(step, train, held_out, criteria, outputs, upstream_lr)
         counts, chosen = [], []
         for batch, criterion, output in zip(train, criteria, outputs, strict=True):
             loss, recognition = self._actual_update(
-                step, batch, criterion, output or self._backbone(batch)
+                step, batch, criterion, output or self._backbone(step, "train", batch)
             )
             correct = ((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum()
             counts.append(torch.stack([loss, correct, correct.new_tensor(len(batch.refused))]))
@@ -129,12 +129,12 @@ class TrainingStep:
             for b in batches
         ], float(total)
 
-    def _draws(self, step: int, role: Literal["train", "held_out"], batch: ClipBatch) -> Draws:
+    def _draws(self, step: int, role: Role, batch: ClipBatch) -> Draws:
         return Draws(self.seed, step, role, batch.sample_ids, batch.positions)
 
-    def _backbone(self, batch: ClipBatch) -> BackboneOutput:
+    def _backbone(self, step: int, role: Role, batch: ClipBatch) -> BackboneOutput:
         with self._autocast(batch):
-            return self.model.backbone(batch.clips)
+            return self.model.backbone(batch.clips, self._draws(step, role, batch))
 
     def _meta_update(
         self,
@@ -148,13 +148,11 @@ class TrainingStep:
         assert self.upstream is not None
         with torch.no_grad(), frozen_statistics(self.model.backbone):
             train_features = [
-                output or self._backbone(batch)
+                output or self._backbone(step, "train", batch)
                 for batch, output in zip(train, outputs, strict=True)
             ]
-            held_out_features = [self._backbone(batch) for batch in held_out]
-        roles: list[
-            tuple[Literal["train", "held_out"], Sequence[ClipBatch], list[BackboneOutput], Sequence]
-        ] = [
+            held_out_features = [self._backbone(step, "held_out", batch) for batch in held_out]
+        roles: list[tuple[Role, Sequence[ClipBatch], list[BackboneOutput], Sequence]] = [
             ("train", train, train_features, criteria),
             ("held_out", held_out, held_out_features, self._criteria(held_out)[0]),
         ]

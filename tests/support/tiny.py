@@ -12,7 +12,7 @@ from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.train.engine import TorchEngine
 from dsts_ray.train.optim import build_optimizer
-from dsts_ray.train.partition import upstream_parameters
+from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.step import TrainingStep
 
 NUM_CLASSES = 4
@@ -21,11 +21,11 @@ CROP_SIZE = 32
 
 _OVERRIDES = (
     "data.manifest=tiny.parquet",
-    "model.backbone.depths=[1,1,1,1]",
-    "model.backbone.width=4",
-    "model.backbone.neck_channels=8",
-    "model.backbone.neck_groups=2",
-    "model.backbone.auxiliary_loss_weight=0",
+    "model.backbone.tpn.depths=[1,1,1,1]",
+    "model.backbone.tpn.width=4",
+    "model.backbone.tpn.neck_channels=8",
+    "model.backbone.tpn.neck_groups=2",
+    "model.backbone.tpn.auxiliary_loss_weight=0",
     "model.dropout=0.2",
     "dsts.num_layers=2",
     "dsts.num_neurons=3",
@@ -35,6 +35,15 @@ _OVERRIDES = (
     f"data.crop_size={CROP_SIZE}",
     f"data.short_side={CROP_SIZE}",
 )
+SWIN = (
+    "model.backbone.name=swin3d",
+    "model.backbone.swin3d.channels=4",
+    "model.backbone.swin3d.depths=[2,1,1,1]",
+    "model.backbone.swin3d.heads=[1,2,2,2]",
+    "model.backbone.swin3d.window=[1,4,4]",
+    "dsts.insertion=norm",
+)
+"""Overrides for the smallest Swin."""
 
 
 def tiny_config(*overrides: str) -> Config:
@@ -87,7 +96,7 @@ def torch_step(
         return TorchEngine(parameters, optimizer, clip_norm=clip_norm)
 
     upstream = upstream_parameters(model) if config.udl.enabled else {}
-    rest = {name: value for name, value in model.named_parameters() if name not in upstream}
+    rest = downstream_parameters(model, upstream)
     return TrainingStep(
         model,
         engine(rest),

@@ -12,7 +12,7 @@ from tests.support.tiny import tiny_config
 from tests.support.videos import write_video
 
 CLASSES = ("forward pike", "back tuck", "inward", "reverse")
-CONFIG = tiny_config("model.backbone.auxiliary_loss_weight=0.5")
+CONFIG = tiny_config("model.backbone.tpn.auxiliary_loss_weight=0.5")
 
 
 @pytest.fixture(scope="module")

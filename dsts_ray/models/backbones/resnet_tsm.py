@@ -118,6 +118,11 @@ class ResNetTSM(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the modules of the stem and of the four stages."""
+        layers = [[self.get_submodule(f"layer{index}")] for index in range(1, 5)]
+        return [[self.conv1, self.bn1], *layers]
+
     def forward(self, clips: Float[Tensor, "batch 3 time height width"]) -> tuple[Tensor, Tensor]:
         """Return res4 (stride 16) and res5, each (batch, channels, time, height, width)."""
         num_frames = clips.shape[2]

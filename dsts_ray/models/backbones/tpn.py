@@ -1,24 +1,29 @@
-"""Temporal Pyramid Network on a TSM-ResNet.
+"""Temporal Pyramid Network on a ResNet.
 
 Reference: Yang et al., Temporal Pyramid Network for Action Recognition, CVPR 2020, with the
 released code's cascade: the bottom-up path starts from the features the top-down path has already
 changed.
 
-Differences from the paper: the neck keeps stride 1 in space and time (res5, spatial and temporal
-modulation) and ends in ``neck_channels`` channels, so that its output is the DSTS module's input of
-the supplement's section 10 (1024x8x16x16 from 8 frames of 256 pixels); the stock neck's output has
-T = 1, where gates mean nothing.
+Differences from the paper: none in the ``stock`` geometry, whose output has T = 1. The ``stride1``
+geometry keeps stride 1 in space and time (res5, spatial and temporal modulation) and ends in
+``neck_channels`` channels, so that its output is the DSTS module's input of the supplement's
+section 10 (1024x8x16x16 from 8 frames of 256 pixels); at T = 1 gates mean nothing.
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dsts_ray.models.backbones.base import Backbone
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
+from dsts_ray.models.backbones.resnet_slowonly import ResNetSlowOnly
 from dsts_ray.models.backbones.resnet_tsm import ResNetTSM
 from dsts_ray.models.batch_norm import BatchNorm
 from dsts_ray.models.draws import Draws
+
+Geometry = Literal["stride1", "stock"]
 
 
 def conv_norm_relu(
@@ -26,12 +31,20 @@ def conv_norm_relu(
     out_channels: int,
     kernel: tuple[int, int, int],
     *,
+    spatial_stride: int = 1,
     groups: int = 1,
     synchronize: bool,
 ) -> nn.Sequential:
-    """Stride-1 convolution that keeps the size, batch normalization, ReLU."""
-    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-    conv = nn.Conv3d(in_channels, out_channels, kernel, padding=padding, groups=groups, bias=False)
+    """Convolution that keeps the size at stride 1, batch normalization, ReLU."""
+    conv = nn.Conv3d(
+        in_channels,
+        out_channels,
+        kernel,
+        (1, spatial_stride, spatial_stride),
+        padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
+        groups=groups,
+        bias=False,
+    )
     return nn.Sequential(conv, BatchNorm(out_channels, synchronize=synchronize), nn.ReLU())
 
 
@@ -60,23 +73,41 @@ class LevelFusion(nn.Module):
 
 
 class TPN(nn.Module):
-    """The pyramid neck in its stride-1 geometry: res4 and res5 to one feature map."""
+    """The pyramid neck: res4 and res5 to one feature map.
+
+    Attributes:
+        out_channels: Of that map.
+    """
 
     def __init__(
-        self, in_channels: tuple[int, int], channels: int, *, groups: int, synchronize: bool
+        self,
+        in_channels: tuple[int, int],
+        channels: int,
+        *,
+        geometry: Geometry,
+        groups: int,
+        synchronize: bool,
     ) -> None:
         """Create the neck.
 
         Args:
             in_channels: Channels of res4 and res5.
-            channels: Of the levels and of the output.
+            channels: Of a level.
+            geometry: ``stock``: two levels' channels, T = 1, stride 32; ``stride1``: one level's
+                channels, all frames, stride 16.
             groups: Of temporal modulation and level fusion.
             synchronize: Batch statistics over all workers.
         """
         super().__init__()
         wide = in_channels[1]
+        self.pools_time = geometry == "stock"
+        self.out_channels = 2 * channels if geometry == "stock" else channels
         self.spatial_modulation = conv_norm_relu(
-            in_channels[0], wide, (1, 3, 3), synchronize=synchronize
+            in_channels[0],
+            wide,
+            (1, 3, 3),
+            spatial_stride=2 if geometry == "stock" else 1,
+            synchronize=synchronize,
         )
         self.temporal_modulation = nn.ModuleList(
             nn.Conv3d(wide, channels, (3, 1, 1), padding=(1, 0, 0), groups=groups, bias=False)
@@ -84,13 +115,13 @@ class TPN(nn.Module):
         )
         self.down = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
         self.top_down_fusion = LevelFusion(
-            channels, channels, 2, groups=groups, synchronize=synchronize
+            channels, self.out_channels, 2, groups=groups, synchronize=synchronize
         )
         self.bottom_up_fusion = LevelFusion(
-            channels, channels, 2, groups=groups, synchronize=synchronize
+            channels, self.out_channels, 2, groups=groups, synchronize=synchronize
         )
         self.pyramid_fusion = conv_norm_relu(
-            2 * channels, channels, (1, 1, 1), synchronize=synchronize
+            2 * self.out_channels, self.out_channels, (1, 1, 1), synchronize=synchronize
         )
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
@@ -98,12 +129,10 @@ class TPN(nn.Module):
 
     def forward(self, res4: Tensor, res5: Tensor) -> Tensor:
         """Return (batch, channels, time, height, width)."""
-        low, high = (
-            modulate(level)
-            for modulate, level in zip(
-                self.temporal_modulation, (self.spatial_modulation(res4), res5), strict=True
-            )
-        )
+        low = self.temporal_modulation[0](self.spatial_modulation(res4))
+        high = self.temporal_modulation[1](res5)
+        if self.pools_time:
+            low, high = low.amax(2, keepdim=True), high.amax(2, keepdim=True)
         low = low + high  # top-down
         top_down = self.top_down_fusion([low, high])
         high = high + self.down(low)  # bottom-up, cascade
@@ -133,43 +162,80 @@ class AuxiliaryHead(nn.Module):
         return criterion(self.fc(pooled * mask))
 
 
-class TSMTPN(nn.Module):
-    """TSM-ResNet with the pyramid neck and, in training, the auxiliary head."""
+class TPNBackbone(Backbone):
+    """ResNet with the pyramid neck and, in training, the auxiliary head."""
 
     def __init__(
         self,
         *,
         num_classes: int,
+        trunk: Literal["tsm", "slowonly"],
         depths: tuple[int, ...],
         width: int,
         shift_div: int,
+        geometry: Geometry,
+        side_branch: bool,
         neck_channels: int,
         neck_groups: int,
         auxiliary_loss_weight: float,
+        trunk_evaluation_mode: bool = False,
         synchronize: bool = True,
     ) -> None:
-        """Create the backbone; see ``BackboneConfig`` for the arguments' meaning."""
+        """Create the backbone; see ``TPNConfig`` for most arguments' meaning.
+
+        With ``side_branch``, ``features`` are res4 and ``pooled`` is the neck's output, averaged;
+        otherwise ``features`` are the neck's output.
+        """
         super().__init__()
-        self.trunk = ResNetTSM(
-            depths=depths, width=width, shift_div=shift_div, last_stride=1, synchronize=synchronize
-        )
+        last_stride = 1 if geometry == "stride1" else 2
+        if trunk == "tsm":
+            self.trunk = ResNetTSM(
+                depths=depths,
+                width=width,
+                shift_div=shift_div,
+                last_stride=last_stride,
+                synchronize=synchronize,
+            )
+        else:
+            self.trunk = ResNetSlowOnly(
+                depths=depths, width=width, last_stride=last_stride, synchronize=synchronize
+            )
         in_channels = self.trunk.out_channels
-        self.neck = TPN(in_channels, neck_channels, groups=neck_groups, synchronize=synchronize)
+        self.neck = TPN(
+            in_channels,
+            neck_channels,
+            geometry=geometry,
+            groups=neck_groups,
+            synchronize=synchronize,
+        )
         self.auxiliary_loss_weight = auxiliary_loss_weight
         self.auxiliary_head = None
         if auxiliary_loss_weight > 0:
             self.auxiliary_head = AuxiliaryHead(
                 in_channels[0], in_channels[1], num_classes, synchronize=synchronize
             )
-        self.feature_channels, self.pooled_channels = neck_channels, 0
+        self.side_branch = side_branch
+        self.feature_channels, self.pooled_channels = self.neck.out_channels, 0
+        if side_branch:
+            self.feature_channels, self.pooled_channels = in_channels[0], self.neck.out_channels
+        if trunk_evaluation_mode:
+            self.keep_in_evaluation_mode(self.trunk)
 
-    def forward(self, clips: Tensor) -> BackboneOutput:
-        """Map (batch, 3, time, height, width) to features at stride 16."""
+    def stages(self) -> list[list[nn.Module]]:
+        """See :class:`Backbone`; the neck is no stage."""
+        return self.trunk.stages()
+
+    def forward(self, clips: Tensor, draws: Draws | None = None) -> BackboneOutput:
+        """Map (batch, 3, time, height, width); the geometry and ``side_branch`` say to what."""
+        del draws  # the auxiliary loss is given its own
         res4, res5 = self.trunk(clips)
         auxiliary = ()
         if self.training and self.auxiliary_head is not None:
             auxiliary = (partial(self._auxiliary_loss, self.auxiliary_head(res4)),)
-        return BackboneOutput(self.neck(res4, res5), auxiliary_losses=auxiliary)
+        fused = self.neck(res4, res5)
+        if self.side_branch:
+            return BackboneOutput(res4, fused.mean((2, 3, 4)), auxiliary)
+        return BackboneOutput(fused, None, auxiliary)
 
     def _auxiliary_loss(self, pooled: Tensor, criterion: Criterion, draws: Draws) -> Tensor:
         assert self.auxiliary_head is not None

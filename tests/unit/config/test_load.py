@@ -130,7 +130,7 @@ def test_override_may_give_a_whole_section() -> None:
             "batch_size=8",
             "batch_size = 8: unknown key; did you mean train.batch_size or evaluation.batch_size?",
         ),
-        ("widht=3", "widht = 3: unknown key; did you mean model.backbone.width?"),
+        ("widht=3", "widht = 3: unknown key; did you mean model.backbone.tpn.width?"),
         ("zzz=1", "zzz = 1: unknown key; see --help for all keys"),
         ("optim.lr.value=1", "optim.lr.value = 1: unknown key; did you mean optim.lr?"),
         ("data.demo=3", "data.demo = 3: is a section; set its keys, as in data.demo.KEY=VALUE"),
@@ -201,7 +201,7 @@ def test_flatten_has_every_key_of_the_schema() -> None:
     config = load_config(preset="demo")
     flat = flatten(config)
     assert list(flat) == list(config_fields())
-    assert flat["model.backbone.depths"] == list(config.model.backbone.depths)
+    assert flat["model.backbone.tpn.depths"] == list(config.model.backbone.tpn.depths)
 
 
 def test_run_name_is_stable_and_follows_what_is_trained() -> None:

@@ -52,19 +52,72 @@ from dsts_ray.errors import ConfigError
             "a warmup_ratio of at most 0.5",
         ),
         (
-            "model.backbone.neck_groups=3",
-            "model.backbone.neck_channels = 128 is not divisible by model.backbone.neck_groups = "
-            "3: use a divisor of 128 for model.backbone.neck_groups",
+            "model.backbone.tpn.neck_groups=3",
+            "model.backbone.tpn.neck_channels = 128 is not divisible by "
+            "model.backbone.tpn.neck_groups = 3: use a divisor of 128 for "
+            "model.backbone.tpn.neck_groups",
         ),
         (
             "dsts.groups=3",
-            "model.backbone.neck_channels = 128 is not divisible by dsts.groups = 3: use a divisor "
-            "of 128 for dsts.groups",
+            "model.backbone.tpn.neck_channels = 128 is not divisible by dsts.groups = 3: use a "
+            "divisor of 128 for dsts.groups",
         ),
         (
             "dsts.fuse_groups=256",
-            "model.backbone.neck_channels = 128 is not divisible by dsts.fuse_groups = 256: use a "
-            "divisor of 128 for dsts.fuse_groups",
+            "model.backbone.tpn.neck_channels = 128 is not divisible by dsts.fuse_groups = 256: "
+            "use a divisor of 128 for dsts.fuse_groups",
+        ),
+        (
+            "dsts.enabled=false model.backbone.tpn.neck_groups=64 model.backbone.tpn.width=5",
+            "32 * model.backbone.tpn.width = 160 is not divisible by "
+            "model.backbone.tpn.neck_groups = 64: use a divisor of 160 for "
+            "model.backbone.tpn.neck_groups",
+        ),
+        (
+            "dsts.insertion=res4 dsts.groups=512 model.backbone.tpn.geometry=stock",
+            "16 * model.backbone.tpn.width = 256 is not divisible by dsts.groups = 512: use a "
+            "divisor of 256 for dsts.groups",
+        ),
+        (
+            "model.backbone.name=swin3d dsts.enabled=false model.backbone.swin3d.heads=[4,3,8,8]",
+            "2 * model.backbone.swin3d.channels = 256 is not divisible by "
+            "model.backbone.swin3d.heads[1] = 3: use a divisor of 256 for "
+            "model.backbone.swin3d.heads[1]",
+        ),
+        (
+            "model.backbone.name=swin3d dsts.insertion=norm dsts.groups=7",
+            "8 * model.backbone.swin3d.channels = 1024 is not divisible by dsts.groups = 7: use a "
+            "divisor of 1024 for dsts.groups",
+        ),
+        (
+            "model.backbone.name=swin3d",
+            "dsts.insertion = neck with model.backbone.name = swin3d: use dsts.insertion = norm, "
+            "or another backbone",
+        ),
+        (
+            "dsts.insertion=norm",
+            "dsts.insertion = norm with model.backbone.name = tpn: use dsts.insertion = neck or "
+            "res4, or another backbone",
+        ),
+        (
+            "model.backbone.tpn.geometry=stock",
+            "dsts.insertion = neck with model.backbone.tpn.geometry = stock, whose output has one "
+            "frame: use geometry = stride1, or dsts.insertion = res4",
+        ),
+        (
+            "data.crop_size=31",
+            "data.crop_size = 31 is below the stride of model.backbone.name = tpn: use a crop_size "
+            "of at least 32",
+        ),
+        (
+            "model.backbone.name=swin3d dsts.insertion=norm data.crop_size=63",
+            "data.crop_size = 63 is not divisible by 32, the stride of model.backbone.name = "
+            "swin3d: use a multiple of 32, as 224",
+        ),
+        (
+            "model.backbone.name=swin3d dsts.insertion=norm data.num_frames=7",
+            "data.num_frames = 7 is not divisible by 2, the frames of a patch of "
+            "model.backbone.name = swin3d: use an even number",
         ),
         (
             "data.manifest=",
@@ -89,7 +142,7 @@ from dsts_ray.errors import ConfigError
     ids=lambda text: text.split("=")[0],
 )
 def test_broken_rule_names_keys_values_and_a_way_out(overrides: str, line: str) -> None:
-    pairs = ["model.backbone.neck_channels=128", *overrides.replace(", ", ",").split()]
+    pairs = ["model.backbone.tpn.neck_channels=128", *overrides.replace(", ", ",").split()]
     with pytest.raises(ConfigError) as caught:
         load_config(preset="demo", overrides=pairs)
     assert str(caught.value).splitlines()[1:] == [f"  {line}"]
@@ -105,6 +158,10 @@ def test_names_that_make_no_safe_folder_are_refused(name: str) -> None:
     [
         "dsts.num_neurons=1",
         "dsts.enabled=false dsts.groups=3",
+        "dsts.enabled=false model.backbone.tpn.geometry=stock",
+        "dsts.enabled=false model.backbone.name=swin3d",
+        "dsts.insertion=res4 model.backbone.tpn.geometry=stock",
+        "dsts.insertion=norm model.backbone.name=swin3d model.backbone.tpn.neck_groups=7",
         "dsts.enabled=false engine.zero_stage=3",
         "udl.enabled=false engine.zero_stage=3",
         "name=a.b-c_1",

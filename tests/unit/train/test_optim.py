@@ -7,7 +7,7 @@ from tests.support.tiny import tiny_config, tiny_model
 
 def test_biases_and_normalization_are_not_decayed() -> None:
     parameters = dict(
-        tiny_model(tiny_config("model.backbone.auxiliary_loss_weight=0.5")).named_parameters()
+        tiny_model(tiny_config("model.backbone.tpn.auxiliary_loss_weight=0.5")).named_parameters()
     )
     decayed = {name for name, value in parameters.items() if is_decayed(name, value)}
     assert "classifier.fc.weight" in decayed

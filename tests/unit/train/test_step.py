@@ -210,7 +210,7 @@ def test_the_same_step_from_the_same_state_gives_the_same_bits() -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(torch.seed())
-        step = fresh("model.backbone.auxiliary_loss_weight=0.5", "model.dropout=0.5")
+        step = fresh("model.backbone.tpn.auxiliary_loss_weight=0.5", "model.dropout=0.5")
         for index in range(2):
             step(index, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
         states.append(copied_state(step.model))
