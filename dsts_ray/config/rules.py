@@ -113,9 +113,8 @@ def _divisors(config: Config) -> Iterator[str]:
         "res4": ("16 * model.backbone.tpn.width", 16 * tpn.width),
         "norm": ("8 * model.backbone.swin3d.channels", 8 * swin3d.channels),
     }[config.dsts.insertion]
-    pairs: list[tuple[str, int, str, int]] = [
-        (*channels, "model.backbone.tpn.neck_groups", tpn.neck_groups) for channels in (neck, wide)
-    ]
+    groups_key = "model.backbone.tpn.neck_groups"
+    pairs = [(key, channels, groups_key, tpn.neck_groups) for key, channels in (neck, wide)]
     if config.model.backbone.name == "swin3d":
         pairs = [
             (
@@ -127,8 +126,9 @@ def _divisors(config: Config) -> Iterator[str]:
             for stage, heads in enumerate(swin3d.heads)
         ]
     if config.dsts.enabled:
-        pairs.append((*read_by_dsts, "dsts.groups", config.dsts.groups))
-        pairs.append((*read_by_dsts, "dsts.fuse_groups", config.dsts.fuse_groups))
+        key, channels = read_by_dsts
+        pairs.append((key, channels, "dsts.groups", config.dsts.groups))
+        pairs.append((key, channels, "dsts.fuse_groups", config.dsts.fuse_groups))
     broken = {pair[2]: pair for pair in reversed(pairs) if pair[1] % pair[3]}
     for channels_key, channels, key, groups in broken.values():
         yield (
