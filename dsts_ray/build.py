@@ -14,6 +14,7 @@ from dsts_ray.models.backbones.base import Backbone
 from dsts_ray.models.backbones.swin3d import VideoSwin
 from dsts_ray.models.backbones.tpn import TPNBackbone
 from dsts_ray.models.dsts.module import DSTSModule
+from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognizer
 from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
 from dsts_ray.train.engine import ParameterEngine
@@ -68,17 +69,24 @@ def _build_backbone(config: Config, num_classes: int) -> Backbone:
 
 def _build_dsts(config: Config, channels: int) -> DSTSModule:
     dsts = config.dsts
-    return DSTSModule(
-        channels=channels,
+    variant = Variant(
         num_neurons=dsts.num_neurons,
-        num_layers=dsts.num_layers,
-        groups=dsts.groups,
-        fuse_groups=dsts.fuse_groups,
-        channel_shuffle=dsts.channel_shuffle,
+        specialization=dsts.specialization,
+        synapse=dsts.synapse,
+        scoring_kernel=dsts.scoring_kernel,
+        scoring_rows=dsts.scoring_rows,
         impulse=dsts.impulse,
-        dispatch=dsts.dispatch,
         temperature=dsts.temperature,
-        skip=dsts.skip,
+        dispatch=dsts.dispatch,
+        width=dsts.width,
+        groups=dsts.groups,
+        fuse=dsts.fuse,
+        fuse_groups=dsts.fuse_groups,
+        fuse_kernel=dsts.fuse_kernel,
+        channel_shuffle=dsts.channel_shuffle,
+    )
+    return DSTSModule(
+        channels=channels, num_layers=dsts.num_layers, variant=variant, skip=dsts.skip
     )
 
 

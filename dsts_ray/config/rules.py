@@ -13,7 +13,19 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def problems(config: Config) -> list[str]:
     """Return a line for every broken rule: the keys, their values, and what to change."""
-    rules = (_names, _clips, _demo, _batches, _backbone, _insertion, _divisors, _schedule, _engine)
+    rules = (
+        _names,
+        _clips,
+        _demo,
+        _batches,
+        _backbone,
+        _insertion,
+        _divisors,
+        _dsts,
+        _udl,
+        _schedule,
+        _engine,
+    )
     return [problem for rule in rules for problem in rule(config)]
 
 
@@ -134,6 +146,53 @@ def _divisors(config: Config) -> Iterator[str]:
         yield (
             f"{channels_key} = {channels} is not divisible by {key} = {groups}: "
             f"use a divisor of {channels} for {key}"
+        )
+
+
+def _dsts(config: Config) -> Iterator[str]:
+    dsts = config.dsts
+    if not dsts.enabled:
+        return
+    for key, groups in (("dsts.groups", dsts.groups), ("dsts.fuse_groups", dsts.fuse_groups)):
+        if dsts.width % groups:
+            yield (
+                f"dsts.width = {dsts.width} is not divisible by {key} = {groups}: "
+                f"use a multiple of {groups} for dsts.width, or 0 for the features' channels"
+            )
+    if dsts.synapse == "average" and dsts.dispatch == "sparse":
+        yield (
+            "dsts.synapse = average with dsts.dispatch = sparse: the average is taken over all "
+            "neurons, so none can be left out; use dsts.dispatch=dense"
+        )
+    if dsts.synapse == "average" and dsts.utilization_loss_weight:
+        yield (
+            f"dsts.utilization_loss_weight = {dsts.utilization_loss_weight} with dsts.synapse = "
+            "average, which selects no neurons; use dsts.utilization_loss_weight=0"
+        )
+
+
+def _udl(config: Config) -> Iterator[str]:
+    dsts, udl = config.dsts, config.udl
+    if not (dsts.enabled and udl.enabled):
+        return
+    if dsts.synapse == "average" and dsts.specialization != "gates":
+        yield (
+            f"udl.enabled with dsts.synapse = average and dsts.specialization = "
+            f"{dsts.specialization}: without scoring kernels and gates no upstream parameter "
+            "remains for Eq. 10; use udl.enabled=false"
+        )
+    if udl.held_out == "previous_features" and udl.held_out_ratio < 1.0:
+        yield (
+            f"udl.held_out_ratio = {udl.held_out_ratio} with udl.held_out = previous_features, "
+            "which costs no backbone pass to save; use udl.held_out_ratio=1.0"
+        )
+    micro_batches = config.scaling.num_workers * config.train.accumulation_steps
+    if udl.held_out_ratio < min(1.0, micro_batches / config.train.batch_size):
+        smallest = micro_batches / config.train.batch_size
+        yield (
+            f"udl.held_out_ratio = {udl.held_out_ratio} leaves less than a held-out clip for each "
+            f"of the {micro_batches} micro-batches of train.batch_size = "
+            f"{config.train.batch_size}: use at least {smallest:g}"
         )
 
 

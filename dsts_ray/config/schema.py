@@ -137,16 +137,34 @@ class DSTSConfig:
     """Specialized neurons in a layer, N (Table 6)."""
     num_layers: PositiveInt = 3
     """Layers, L (Table 7)."""
-    impulse: Literal["sum", "mean", "standardized"] = "standardized"
-    """Normalization of the impulse; ``sum`` is Eq. 2 to the letter."""
-    dispatch: Literal["dense", "sparse"] = "dense"
-    """Neurons computed in training: all (``dense``) or the chosen ones (``sparse``)."""
+    specialization: Literal["gates", "fixed", "conv3d"] = "gates"
+    """Operators behind learned gates, behind two fixed halves of the channels, or one 3x3x3
+    convolution (Table 3)."""
+    synapse: Literal["gumbel", "average"] = "gumbel"
+    """Activate one neuron per sample, or average all of them (Table 4)."""
+    scoring_kernel: Literal["1x1x1", "1x3x3", "double"] = "1x1x1"
+    """Shape of the scoring kernels (supplement Table 2); ``double`` has 2 N_out outputs."""
+    scoring_rows: Literal["collapsed", "literal"] = "collapsed"
+    """Store scoring kernels summed over their outputs, which is exact, or all of them."""
+    impulse: Literal["sum", "mean", "standardized", "running"] = "standardized"
+    """Normalization of the impulse; ``sum`` is Eq. 2 to the letter, ``running`` standardizes by
+    moving statistics in training too."""
     temperature: PositiveFloat = 1.0
     """Gumbel-softmax temperature (section 4.1)."""
+    utilization_loss_weight: NonNegativeFloat = 0.0
+    """Weight of the loss that spreads samples over neurons (ours); 0 leaves it out."""
+    dispatch: Literal["dense", "sparse"] = "dense"
+    """Neurons computed in training: all (``dense``) or the chosen ones (``sparse``)."""
+    width: Annotated[int, Ge(0)] = 0
+    """Channels between operators and fuse convolution; 0 means those of the features."""
     groups: PositiveInt = 32
-    """Groups of the spatial and temporal operators."""
+    """Groups of the operators."""
+    fuse: Literal["shared", "per_neuron"] = "shared"
+    """One fuse convolution for a layer's neurons, or one for each (Fig. 3)."""
     fuse_groups: PositiveInt = 32
-    """Groups of the fuse convolution, which a layer's neurons share."""
+    """Groups of the fuse convolution."""
+    fuse_kernel: Literal["1x1x1", "1x3x3", "3x1x1"] = "1x1x1"
+    """Shape of the fuse convolution (supplement Table 3)."""
     channel_shuffle: bool = True
     """Shuffle channels before the fuse convolution so that groups mix (ours)."""
     skip: bool = True
@@ -163,6 +181,13 @@ class UDLConfig:
     covers: Literal["operators", "module"] = "operators"
     """What the simulated update moves: S and T (the paper), or all of DSTS downstream and the
     classifier."""
+    upstream_gradient: Literal["second_order", "with_first_order"] = "second_order"
+    """Eq. 10's gradient (the paper), or with that of the held-out loss in u-hat added."""
+    held_out: Literal["next", "previous_features"] = "next"
+    """D_val: the next training batch, or the features that the previous step trained on (not
+    unseen, but free of a backbone pass)."""
+    held_out_ratio: PositiveRatio = 1.0
+    """Share of the next batch that is D_val."""
     upstream_optimizer: Literal["adamw", "shared"] = "adamw"
     """``adamw`` without weight decay (ours), or ``shared``: kind and settings of ``optim`` (the
     paper)."""

@@ -110,6 +110,37 @@ class RunningStatistics(nn.Module):
         )
 
 
+class RunningStandardization(RunningStatistics):
+    """Running statistics that serve in training too, with the batch at hand moved in.
+
+    The first batch counts whole and the second by half, down to a share of ``momentum``, so that
+    the initial values never count. Gradients flow through the batch's share.
+    """
+
+    num_batches: Tensor
+
+    def __init__(self, groups: int, channels: int, *, momentum: float = _MOMENTUM) -> None:
+        """Create running statistics; arguments as in :class:`RunningStatistics`."""
+        super().__init__(groups, channels, momentum=momentum)
+        self.register_buffer("num_batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, count: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the moved mean and unbiased variance, and keep them.
+
+        Arguments as in :func:`joined_moments`; every group has values.
+        """
+        joined_mean, variance, total = joined_moments(count, mean, squares)
+        rate = (1.0 / (self.num_batches + 1).to(mean)).clamp(min=self.momentum)
+        unbiased = variance * (total / (total - 1).clamp(min=1)).unsqueeze(1)
+        moved_mean = self.running_mean + rate * (joined_mean - self.running_mean)
+        moved_var = self.running_var + rate * (unbiased - self.running_var)
+        if self.track_running_stats:
+            self.running_mean.copy_(moved_mean.detach())
+            self.running_var.copy_(moved_var.detach())
+            self.num_batches += 1
+        return moved_mean, moved_var
+
+
 @torch.no_grad()
 def update_running(
     running_mean: Tensor,

@@ -42,7 +42,7 @@ def predict(
     was_training = model.training
     model.eval()
     num_classes = model.classifier.fc.out_features
-    num_layers = len(model.classifier.dsts.layers) if model.classifier.dsts is not None else 0
+    num_layers = dsts.num_selections if (dsts := model.classifier.dsts) is not None else 0
     ids, labels, probabilities, chosen, refused = [], [], [], [], []
     for rows in blocks:
         present = rows["sample_id"] >= 0

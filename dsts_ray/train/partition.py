@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from dsts_ray.models.dsts.gates import Gates
-from dsts_ray.models.dsts.neurons import SpecializedNeurons
-from dsts_ray.models.dsts.synapse import Synapse
+from dsts_ray.models.dsts.operators import FactorizedOperators, VolumeOperator
+from dsts_ray.models.dsts.scoring import ScoringKernels
 from dsts_ray.models.recognizer import Classifier, Recognizer
 
 SimulatedUpdate = Literal["operators", "module"]
@@ -30,12 +30,12 @@ def partition_classifier(classifier: Classifier, covers: SimulatedUpdate) -> Par
 
     Args:
         classifier: With or without DSTS.
-        covers: ``operators``: S and T, the paper's letter; ``module``: everything but upstream.
+        covers: ``operators``: the neurons' convolutions (S and T), the paper's letter; ``module``:
+            everything but upstream.
     """
-    upstream = _parameter_names(classifier, (Synapse, Gates))
+    upstream = _parameter_names(classifier, (ScoringKernels, Gates))
     if covers == "operators":
-        operators = _parameter_names(classifier, (SpecializedNeurons,))
-        simulated = tuple(name for name in operators if name.endswith((".spatial", ".temporal")))
+        simulated = _parameter_names(classifier, (FactorizedOperators, VolumeOperator))
     else:
         simulated = tuple(
             name for name, _ in classifier.named_parameters() if name not in set(upstream)

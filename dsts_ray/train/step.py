@@ -215,7 +215,7 @@ class TrainingStep:
 
     def _count(self, chosen: list[list[Tensor]]) -> Tensor | None:
         dsts = self.model.classifier.dsts
-        if dsts is None:
+        if dsts is None or not dsts.num_selections:
             return None
         layers = [torch.cat(parts) for parts in zip(*chosen, strict=True)]
         return torch.stack([torch.bincount(layer, minlength=dsts.num_neurons) for layer in layers])

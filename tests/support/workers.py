@@ -17,6 +17,7 @@ from dsts_ray.models.batch_norm import BatchNorm
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.neurons import Dispatch
+from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier
 from dsts_ray.train.collective import gather_rows, mean_over_workers, sum_over_workers
 from dsts_ray.train.evaluate import joined, predict
@@ -177,9 +178,8 @@ test_block.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:
     """Eq. 10 of joined batches of 7 and 5 samples, rows dealt in turn."""
     torch.manual_seed(0)
-    dsts = DSTSModule(
-        channels=4, num_neurons=3, num_layers=2, groups=2, fuse_groups=2, dispatch=dispatch
-    )
+    variant = Variant(num_neurons=3, groups=2, fuse_groups=2, dispatch=dispatch)
+    dsts = DSTSModule(channels=4, num_layers=2, variant=variant)
     classifier = Classifier(
         dsts=dsts, feature_channels=4, pooled_channels=0, num_classes=3, dropout=0.3
     ).double()

@@ -9,7 +9,9 @@ from dsts_ray.build import (
     learning_rates,
 )
 from dsts_ray.config.load import load_config
-from dsts_ray.models.dsts.module import DSTSModule
+from dsts_ray.models.batch_norm import RunningStandardization
+from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
+from dsts_ray.train.partition import upstream_parameters
 from tests.support.tiny import NUM_CLASSES, clip_batch, tiny_config
 
 
@@ -23,12 +25,18 @@ def test_settings_reach_the_module() -> None:
     config = tiny_config(
         "dsts.num_neurons=5",
         "dsts.num_layers=3",
-        "dsts.groups=4",
-        "dsts.fuse_groups=1",
-        "dsts.channel_shuffle=false",
-        "dsts.impulse=mean",
-        "dsts.dispatch=sparse",
+        "dsts.specialization=fixed",
+        "dsts.scoring_kernel=1x3x3",
+        "dsts.scoring_rows=literal",
+        "dsts.impulse=running",
         "dsts.temperature=0.5",
+        "dsts.dispatch=sparse",
+        "dsts.width=4",
+        "dsts.groups=4",
+        "dsts.fuse=per_neuron",
+        "dsts.fuse_groups=1",
+        "dsts.fuse_kernel=3x1x1",
+        "dsts.channel_shuffle=false",
         "dsts.skip=false",
         "model.dropout=0.3",
     )
@@ -36,13 +44,46 @@ def test_settings_reach_the_module() -> None:
     dsts = model.classifier.dsts
     assert isinstance(dsts, DSTSModule)
     assert (len(dsts.layers), dsts.num_neurons, dsts.skip) == (3, 5, False)
+    shapes = {name: tuple(value.shape) for name, value in dsts.layers[0].named_parameters()}
+    assert shapes == {
+        "synapse.scoring.kernels": (5, 8, 8, 3, 3),
+        "neurons.operators.spatial": (5, 4, 2, 1, 3, 3),
+        "neurons.operators.temporal": (5, 4, 2, 3, 1, 1),
+        "neurons.operator_norm.weight": (5, 8),
+        "neurons.operator_norm.bias": (5, 8),
+        "neurons.fuse.weight": (5, 8, 4, 3, 1, 1),
+    }
     layer = dsts.layers[0]
-    assert layer.neurons.spatial.shape == (5, 8, 2, 1, 3, 3)  # pyright: ignore
-    assert (layer.neurons.dispatch, layer.shuffle_groups) == ("sparse", 1)  # pyright: ignore
-    assert (layer.synapse.impulse, layer.synapse.temperature) == ("mean", 0.5)  # pyright: ignore
-    assert layer.synapse.statistics is None  # pyright: ignore
-    assert layer.fuse.groups == 1  # pyright: ignore
+    assert isinstance(layer, DSTSLayer)
+    assert layer.synapse is not None
+    assert (layer.neurons.dispatch, layer.neurons.fuse.shuffle_groups) == ("sparse", 1)
+    assert (layer.synapse.impulse, layer.synapse.temperature) == ("running", 0.5)
+    assert isinstance(layer.synapse.statistics, RunningStandardization)
     assert model.classifier.dropout == 0.3
+
+
+@pytest.mark.parametrize(
+    ("specialization", "synapse", "upstream"),
+    [
+        ("gates", "gumbel", {"gates.gates", "synapse.scoring.kernels"}),
+        ("fixed", "gumbel", {"synapse.scoring.kernels"}),
+        ("conv3d", "gumbel", {"synapse.scoring.kernels"}),
+        ("gates", "average", {"gates.gates"}),
+        ("fixed", "average", set()),
+        ("conv3d", "average", set()),
+    ],
+)
+def test_upstream_of_the_papers_ablations(
+    specialization: str, synapse: str, upstream: set[str]
+) -> None:
+    config = tiny_config(
+        f"dsts.specialization={specialization}", f"dsts.synapse={synapse}", "udl.enabled=false"
+    )
+    model = build_model(config, NUM_CLASSES)
+    names = {name.split(".", 4)[4] for name in upstream_parameters(model)}
+    assert names == upstream
+    recognition = model(clip_batch(range(3), dtype=torch.float32).clips)
+    assert len(recognition.selections) == (2 if synapse == "gumbel" else 0)
 
 
 def test_the_model_maps_clips_to_logits_and_one_selection_per_layer() -> None:

@@ -1,9 +1,12 @@
 """Gates: which channels of a neuron go to the spatial and which to the temporal operator.
 
-Reference: Li et al., ECCV 2022, section 3.2, and Improved SemHash, supplement section 1, Eq. 1-4.
+Reference: Li et al., ECCV 2022, section 3.2, and Improved SemHash, supplement section 1, Eq. 1-4;
+fixed halves: Table 3, "DSTS w/o Gates".
 
 Differences from the paper: none. The initial value of the gates is ours (the paper names none):
-standard normal, like the noise, so that neurons start with different shares of channels.
+standard normal, like the noise, so that neurons start with different shares of channels. Of the
+fixed halves, the even channels are spatial and the odd ones temporal, so that every group of a
+grouped operator has both.
 """
 
 from typing import NamedTuple
@@ -20,8 +23,8 @@ class GateSample(NamedTuple):
 
     Attributes:
         binary: b, exactly 0 or 1; its gradient is that of ``real`` in training.
-        real: r in [0, 1]; None at test time.
-        takes_binary: Which samples use b; the others use r. None at test time, where all use b.
+        real: r in [0, 1]; None where all samples use b.
+        takes_binary: Which samples use b; the others use r. None where all use b.
     """
 
     binary: Float[Tensor, "neurons channels"]
@@ -30,7 +33,11 @@ class GateSample(NamedTuple):
 
 
 class Gates(nn.Module):
-    """Gate parameters g of all neurons of a layer."""
+    """Gate parameters g of all neurons of a layer, sampled by Improved SemHash.
+
+    In training, half of the samples use b and the rest r, with one draw of noise per neuron and
+    step; r's gradient serves both. At test time there is no noise, and all samples use b.
+    """
 
     def __init__(self, *, channels: int, num_neurons: int) -> None:
         """Create gates for N = ``num_neurons`` neurons of N_in = ``channels`` channels."""
@@ -38,10 +45,7 @@ class Gates(nn.Module):
         self.gates = nn.Parameter(torch.randn(num_neurons, channels))
 
     def forward(self, draws: Draws | None, layer: int) -> GateSample:
-        """Sample binary and real gates.
-
-        Without ``draws`` (test time) no noise is added and only b is used.
-        """
+        """Sample binary and real gates; ``draws`` is None at test time."""
         if draws is None:
             return GateSample((self.gates > 0).to(self.gates), None, None)
         noise = draws.gate_noise(layer, *self.gates.shape).to(self.gates)
@@ -50,3 +54,18 @@ class Gates(nn.Module):
         hard = (noisy > 0).to(real)  # supplement Eq. 3
         binary = hard + (real - real.detach())
         return GateSample(binary, real, draws.takes_binary_gates(layer))
+
+
+class FixedGates(nn.Module):
+    """The same two halves of the channels for every neuron; nothing to learn."""
+
+    def __init__(self, *, channels: int, num_neurons: int) -> None:
+        """Fix the halves."""
+        super().__init__()
+        halves = (torch.arange(channels) % 2).float().repeat(num_neurons, 1)
+        self.register_buffer("halves", halves, persistent=False)
+
+    def forward(self, draws: Draws | None, layer: int) -> GateSample:
+        """Return the halves, in training and at test time; arguments as in :class:`Gates`."""
+        del draws, layer
+        return GateSample(self.get_buffer("halves"), None, None)

@@ -3,32 +3,29 @@
 Reference: Li et al., Dynamic Spatio-Temporal Specialization Learning for Fine-Grained Action
 Recognition, ECCV 2022, section 3.2, Eq. 1-3.
 
-Differences from the paper:
-    - The scoring kernel (N_out x N_in x 1x1x1) is stored collapsed over its outputs: Eq. 2 sums
-      over them, so v_i = <sum_o m_i[o], sum_thw X> exactly. The collapsed vector starts with the
-      standard deviation the sum of N_out Kaiming-uniform rows has, 1/sqrt(3); each of the N_out
-      equal rows would receive the vector's gradient, so plain SGD on the literal kernel moves their
-      sum N_out times as fast.
-    - The impulse is normalized. With ``sum`` (the letter of Eq. 2) it exceeds the Gumbel noise by
-      orders of magnitude and every sample activates the same neuron. ``standardized`` subtracts
-      each neuron's mean over the joined batch and divides by its standard deviation (running
-      statistics at test time); a joined batch of one sample has impulses of 0, so that the noise
-      alone chooses. ``mean`` averages over time, height and width; the sum over outputs stays.
+Differences from the paper: the impulse is normalized. With ``sum`` (the letter of Eq. 2) it exceeds
+the Gumbel noise by orders of magnitude, and every sample activates the same neuron.
+
+    - ``mean`` divides by the number of positions; the sum over outputs stays.
+    - ``standardized`` subtracts each neuron's mean over the joined batch and divides by its
+      standard deviation (running statistics at test time); a joined batch of one sample has
+      impulses of 0, so that the noise alone chooses.
+    - ``running`` does the same with the running statistics, this batch included, in training too:
+      less noisy for small batches.
 """
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
-from einops import reduce
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsts_ray.models.batch_norm import RunningStatistics
+from dsts_ray.models.batch_norm import RunningStandardization, RunningStatistics
+from dsts_ray.models.dsts.scoring import ScoringKernel, ScoringKernels, ScoringRows
 
 _EPS = 1e-5
 
-ImpulseNormalization = Literal["sum", "mean", "standardized"]
+ImpulseNormalization = Literal["sum", "mean", "standardized", "running"]
 
 
 class Selection(NamedTuple):
@@ -54,6 +51,8 @@ class Synapse(nn.Module):
         channels: int,
         num_neurons: int,
         impulse: ImpulseNormalization = "standardized",
+        kernel: ScoringKernel = "1x1x1",
+        rows: ScoringRows = "collapsed",
         temperature: float = 1.0,
     ) -> None:
         """Create scoring kernels.
@@ -62,13 +61,18 @@ class Synapse(nn.Module):
             channels: N_in of the feature map.
             num_neurons: N, at least 1.
             impulse: Normalization of the impulse.
+            kernel: Shape of the scoring kernels.
+            rows: Their storage.
             temperature: Of the Gumbel-softmax, above 0.
         """
         super().__init__()
         self.impulse = impulse
         self.temperature = temperature
-        self.scoring = nn.Parameter(torch.randn(num_neurons, channels) / math.sqrt(3.0))
-        self.statistics = RunningStatistics(1, num_neurons) if impulse == "standardized" else None
+        self.scoring = ScoringKernels(
+            channels=channels, num_neurons=num_neurons, kernel=kernel, rows=rows
+        )
+        kinds = {"standardized": RunningStatistics, "running": RunningStandardization}
+        self.statistics = kinds[impulse](1, num_neurons) if impulse in kinds else None
 
     def forward(
         self,
@@ -81,7 +85,7 @@ class Synapse(nn.Module):
             features: X.
             noise: Gumbel noise in training, None at test time.
         """
-        impulses = self._normalize(self._impulses(features))
+        impulses = self._normalize(self.scoring(features), features[0, 0].numel())  # Eq. 1-3
         if noise is None:
             chosen = impulses.argmax(1)
             return Selection(chosen, _one_hot(chosen, impulses), impulses)
@@ -90,23 +94,14 @@ class Synapse(nn.Module):
         hard = _one_hot(chosen, impulses)
         return Selection(chosen, hard + (soft - soft.detach()), impulses)
 
-    def _impulses(self, features: Tensor) -> Tensor:
-        features = features.to(self.scoring.dtype)
-        pooled = reduce(features, "b c t h w -> b 1 c", "mean" if self.impulse == "mean" else "sum")
-        return (pooled * self.scoring).sum(
-            2
-        )  # Eq. 1-2; not a matrix product, which autocast would round
-
-    def _normalize(self, impulses: Tensor) -> Tensor:
+    def _normalize(self, impulses: Tensor, num_positions: int) -> Tensor:
         if self.statistics is None:
-            return impulses
+            return impulses / num_positions if self.impulse == "mean" else impulses
         mean, variance = self.statistics.running_mean, self.statistics.running_var
         if self.training:
-            local_mean = impulses.mean(0, keepdim=True)
-            squares = ((impulses - local_mean) ** 2).sum(0, keepdim=True)
-            mean, variance = self.statistics(
-                impulses.new_full((1,), len(impulses)), local_mean, squares
-            )
+            own_variance, own_mean = torch.var_mean(impulses, 0, correction=0, keepdim=True)
+            count = impulses.new_full((1,), len(impulses))
+            mean, variance = self.statistics(count, own_mean, own_variance * len(impulses))
         return (impulses - mean) * (variance + _EPS).rsqrt()
 
 

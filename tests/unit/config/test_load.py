@@ -130,7 +130,7 @@ def test_override_may_give_a_whole_section() -> None:
             "batch_size=8",
             "batch_size = 8: unknown key; did you mean train.batch_size or evaluation.batch_size?",
         ),
-        ("widht=3", "widht = 3: unknown key; did you mean model.backbone.tpn.width?"),
+        ("widht=3", "widht = 3: unknown key; did you mean dsts.width?"),
         ("zzz=1", "zzz = 1: unknown key; see --help for all keys"),
         ("optim.lr.value=1", "optim.lr.value = 1: unknown key; did you mean optim.lr?"),
         ("data.demo=3", "data.demo = 3: is a section; set its keys, as in data.demo.KEY=VALUE"),

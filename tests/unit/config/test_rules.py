@@ -120,6 +120,37 @@ from dsts_ray.errors import ConfigError
             "model.backbone.name = swin3d: use an even number",
         ),
         (
+            "dsts.width=20 dsts.groups=4",
+            "dsts.width = 20 is not divisible by dsts.fuse_groups = 8: use a multiple of 8 for "
+            "dsts.width, or 0 for the features' channels",
+        ),
+        (
+            "dsts.synapse=average dsts.dispatch=sparse",
+            "dsts.synapse = average with dsts.dispatch = sparse: the average is taken over all "
+            "neurons, so none can be left out; use dsts.dispatch=dense",
+        ),
+        (
+            "dsts.synapse=average dsts.utilization_loss_weight=0.1",
+            "dsts.utilization_loss_weight = 0.1 with dsts.synapse = average, which selects no "
+            "neurons; use dsts.utilization_loss_weight=0",
+        ),
+        (
+            "dsts.synapse=average dsts.specialization=fixed",
+            "udl.enabled with dsts.synapse = average and dsts.specialization = fixed: without "
+            "scoring kernels and gates no upstream parameter remains for Eq. 10; use "
+            "udl.enabled=false",
+        ),
+        (
+            "udl.held_out=previous_features udl.held_out_ratio=0.5",
+            "udl.held_out_ratio = 0.5 with udl.held_out = previous_features, which costs no "
+            "backbone pass to save; use udl.held_out_ratio=1.0",
+        ),
+        (
+            "udl.held_out_ratio=0.2 train.batch_size=8 train.accumulation_steps=2",
+            "udl.held_out_ratio = 0.2 leaves less than a held-out clip for each of the 4 "
+            "micro-batches of train.batch_size = 8: use at least 0.5",
+        ),
+        (
             "data.manifest=",
             "data.manifest is empty: name the Parquet file written by jobs/prepare_data.py index, "
             "or demo",
@@ -157,6 +188,11 @@ def test_names_that_make_no_safe_folder_are_refused(name: str) -> None:
     "overrides",
     [
         "dsts.num_neurons=1",
+        "dsts.synapse=average",
+        "dsts.synapse=average dsts.specialization=conv3d udl.enabled=false",
+        "dsts.specialization=fixed",
+        "dsts.width=32",
+        "udl.held_out_ratio=0.25",
         "dsts.enabled=false dsts.groups=3",
         "dsts.enabled=false model.backbone.tpn.geometry=stock",
         "dsts.enabled=false model.backbone.name=swin3d",

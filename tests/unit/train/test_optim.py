@@ -11,12 +11,12 @@ def test_biases_and_normalization_are_not_decayed() -> None:
     )
     decayed = {name for name, value in parameters.items() if is_decayed(name, value)}
     assert "classifier.fc.weight" in decayed
-    assert "classifier.dsts.layers.0.neurons.spatial" in decayed
+    assert "classifier.dsts.layers.0.neurons.operators.spatial" in decayed
     assert "backbone.trunk.layer1.0.conv1.weight" in decayed
     for name in (
         "classifier.fc.bias",
-        "classifier.dsts.layers.0.neurons.spatial_norm.weight",
-        "classifier.dsts.layers.1.neurons.temporal_norm.bias",
+        "classifier.dsts.layers.0.neurons.operator_norm.weight",
+        "classifier.dsts.layers.1.neurons.operator_norm.bias",
         "backbone.trunk.bn1.weight",
         "backbone.auxiliary_head.norm.weight",
     ):

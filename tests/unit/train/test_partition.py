@@ -2,10 +2,14 @@ from dsts_ray.train.partition import partition_classifier, upstream_parameters
 from tests.support.tiny import tiny_config, tiny_model
 
 UPSTREAM = {
-    f"dsts.layers.{i}.{name}" for i in range(2) for name in ("synapse.scoring", "gates.gates")
+    f"dsts.layers.{i}.{name}"
+    for i in range(2)
+    for name in ("synapse.scoring.kernels", "gates.gates")
 }
 OPERATORS = {
-    f"dsts.layers.{i}.neurons.{name}" for i in range(2) for name in ("spatial", "temporal")
+    f"dsts.layers.{i}.neurons.operators.{name}"
+    for i in range(2)
+    for name in ("spatial", "temporal")
 }
 
 

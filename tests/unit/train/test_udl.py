@@ -14,6 +14,7 @@ from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.neurons import Dispatch
+from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognition
 from dsts_ray.train.partition import Partition, SimulatedUpdate, partition_classifier
 from dsts_ray.train.udl import FeatureBatch, upstream_gradient
@@ -29,11 +30,8 @@ Role = Literal["train", "held_out"]
 def random_classifier(dispatch: Dispatch) -> Classifier:
     dsts = DSTSModule(
         channels=CHANNELS,
-        num_neurons=NUM_NEURONS,
         num_layers=NUM_LAYERS,
-        groups=2,
-        fuse_groups=2,
-        dispatch=dispatch,
+        variant=Variant(num_neurons=NUM_NEURONS, groups=2, fuse_groups=2, dispatch=dispatch),
     )
     classifier = Classifier(
         dsts=dsts, feature_channels=CHANNELS, pooled_channels=0, num_classes=3, dropout=0.0

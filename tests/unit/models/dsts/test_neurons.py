@@ -1,28 +1,25 @@
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts import neurons as neurons_module
-from dsts_ray.models.dsts.module import DSTSModule
-from dsts_ray.models.dsts.neurons import Dispatch, SpecializedNeurons
-from dsts_ray.models.dsts.synapse import ImpulseNormalization
+from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
+from dsts_ray.models.dsts.neurons import Dispatch
+from dsts_ray.models.dsts.operators import FactorizedOperators, masked
+from dsts_ray.models.dsts.synapse import Selection
+from dsts_ray.models.dsts.variant import Variant
 
 
-def modules(impulse: ImpulseNormalization = "standardized") -> tuple[DSTSModule, DSTSModule]:
+def modules(form: Mapping[str, Any] | None = None) -> tuple[DSTSModule, DSTSModule]:
     """A dense and a sparse module with the same weights."""
     dispatches: tuple[Dispatch, Dispatch] = ("dense", "sparse")
+    common = {"num_neurons": 4, "groups": 2, "fuse_groups": 2, **(form or {})}
     dense, sparse = (
-        DSTSModule(
-            channels=8,
-            num_neurons=4,
-            num_layers=2,
-            groups=2,
-            fuse_groups=2,
-            impulse=impulse,
-            dispatch=dispatch,
-        ).double()
+        DSTSModule(channels=8, num_layers=2, variant=Variant(dispatch=dispatch, **common)).double()
         for dispatch in dispatches
     )
     sparse.load_state_dict(dense.state_dict())
@@ -34,54 +31,82 @@ def inputs(num: int) -> tuple[Tensor, Draws]:
     return torch.randn(num, 8, 3, 4, 4, dtype=torch.float64), Draws(0, 0, "train", ids, ids)
 
 
-@pytest.mark.parametrize("impulse", ["sum", "standardized"])
+Form = Mapping[str, Any]
+FORMS: list[Form] = [
+    {},
+    {"impulse": "sum", "specialization": "conv3d", "width": 4},
+    {"specialization": "fixed", "fuse": "per_neuron", "fuse_kernel": "1x3x3"},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("num", [1, 2, 7])
-def test_dense_and_sparse_agree_in_training_and_at_test_time(
-    impulse: ImpulseNormalization, num: int
-) -> None:
-    dense, sparse = modules(impulse)
+def test_dense_and_sparse_agree_in_training_and_at_test_time(form: Form, num: int) -> None:
+    dense, sparse = modules(form)
     for _ in range(2):
         features, draws = inputs(num)
         one, other = dense.train()(features, draws), sparse.train()(features, draws)
         torch.testing.assert_close(one.features, other.features, rtol=1e-12, atol=1e-12)
     for name, value in dense.state_dict().items():
         torch.testing.assert_close(sparse.state_dict()[name], value, rtol=1e-12, atol=1e-12)
+    sparse.load_state_dict(dense.state_dict())
     features, _ = inputs(num)
     one, other = dense.eval()(features, None), sparse.eval()(features, None)
     assert torch.equal(one.features, other.features)
 
 
-def test_at_test_time_only_chosen_neurons_are_computed() -> None:
-    dense, _ = modules()
-    dense.eval()
-    features, _ = inputs(3)
-    expected = dense(features, None)
-    for layer, selection in zip(dense.layers, expected.selections, strict=True):
+def forget_idle_neurons(module: DSTSModule, selections: tuple[Selection, ...]) -> None:
+    """Put NaN where a neuron that no sample activates keeps its convolutions."""
+    for layer, selection in zip(module.layers, selections, strict=True):
         idle = ~torch.isin(torch.arange(4), selection.chosen)
         assert bool(idle.any())
-        neurons = layer.neurons
-        assert isinstance(neurons, SpecializedNeurons)
+        assert isinstance(layer, DSTSLayer)
         with torch.no_grad():
-            neurons.spatial[idle] = torch.nan
-            neurons.temporal[idle] = torch.nan
+            for kernels in layer.neurons.operators.parameters():
+                kernels[idle] = torch.nan
+            if not layer.neurons.fuse.is_shared:
+                layer.neurons.fuse.weight[idle] = torch.nan
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("num", [1, 3])
+def test_at_test_time_only_chosen_neurons_are_computed(form: Form, num: int) -> None:
+    dense = modules(form)[0].eval()
+    features, _ = inputs(num)
+    expected = dense(features, None)
+    forget_idle_neurons(dense, expected.selections)
     assert torch.equal(dense(features, None).features, expected.features)
 
 
-def test_one_convolution_per_chosen_neuron_and_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_sparse_dispatch_computes_no_idle_neuron_in_training(form: Form) -> None:
+    sparse = modules(form)[1].train()
+    features, draws = inputs(2)
+    expected = sparse(features, draws)
+    forget_idle_neurons(sparse, expected.selections)
+    again = sparse(features, draws)
+    assert bool(torch.isfinite(again.features).all())
+    if form.get("impulse") != "running":
+        torch.testing.assert_close(again.features, expected.features)
+
+
+def test_each_sample_passes_each_operator_of_one_neuron(monkeypatch: pytest.MonkeyPatch) -> None:
     dense, _ = modules()
     sizes: list[int] = []
 
     def counted(features: Tensor, kernels: Tensor, groups: int) -> Tensor:
-        sizes.append(len(features))
-        padding = [size // 2 for size in kernels.shape[-3:]]
-        return F.conv3d(features, kernels, padding=padding, groups=groups)
+        sizes.append(len(features) * len(kernels))
+        return operators_convolve(features, kernels, groups)
 
-    monkeypatch.setattr(neurons_module, "_convolve", counted)
-    features, _ = inputs(9)
-    output = dense.eval()(features, None)
-    num_chosen = sum(len(selection.chosen.unique()) for selection in output.selections)
-    assert len(sizes) == 2 * num_chosen
-    assert sum(sizes) == 2 * 2 * 9
+    operators_convolve = neurons_module.convolve
+    monkeypatch.setattr(neurons_module, "convolve", counted)
+    for num in (1, 9):
+        sizes.clear()
+        features, _ = inputs(num)
+        output = dense.eval()(features, None)
+        num_chosen = sum(len(selection.chosen.unique()) for selection in output.selections)
+        assert len(sizes) == 2 * num_chosen
+        assert sum(sizes) == 2 * 2 * num
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["dense", "sparse"])
@@ -92,34 +117,30 @@ def test_a_neuron_without_samples_uses_and_keeps_its_running_statistics(index: i
     output = module(features, draws)
     for number, selection in enumerate(output.selections):
         used = torch.isin(torch.arange(4), selection.chosen)
-        for operator in ("spatial", "temporal"):
-            for kind in ("running_mean", "running_var"):
-                name = f"layers.{number}.neurons.{operator}_norm.statistics.{kind}"
-                same = (module.state_dict()[name] == before[name]).all(1)
-                assert same.tolist() == (~used).tolist()
+        for kind in ("running_mean", "running_var"):
+            name = f"layers.{number}.neurons.operator_norm.statistics.{kind}"
+            same = (module.state_dict()[name] == before[name]).all(1)
+            assert same.tolist() == (~used).tolist()
     assert bool(torch.isfinite(output.features).all())
 
 
 def test_gates_send_a_channel_to_one_operator() -> None:
-    neurons = SpecializedNeurons(channels=4, num_neurons=1, groups=1, dispatch="sparse")
+    operators = FactorizedOperators(channels=4, width=6, num_neurons=1, groups=1)
     gates = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
-    spatial = neurons_module._masked(neurons.spatial, 1 - gates)
-    temporal = neurons_module._masked(neurons.temporal, gates)
+    spatial, temporal = masked(operators.spatial, 1 - gates), masked(operators.temporal, gates)
     assert (spatial[0].abs().sum((0, 2, 3, 4)) > 0).tolist() == [False, True, False, True]
     assert (temporal[0].abs().sum((0, 2, 3, 4)) > 0).tolist() == [True, False, True, False]
 
 
-def test_sparse_dispatch_computes_no_idle_neuron_in_training() -> None:
-    _, sparse = modules()
-    sparse.train()
-    features, draws = inputs(2)
-    expected = sparse(features, draws)
-    for layer, selection in zip(sparse.layers, expected.selections, strict=True):
-        neurons = layer.neurons
-        assert isinstance(neurons, SpecializedNeurons)
-        with torch.no_grad():
-            neurons.spatial[~torch.isin(torch.arange(4), selection.chosen)] = torch.nan
-    assert torch.equal(sparse(features, draws).features, expected.features)
+def test_an_average_has_no_selection_and_the_same_size() -> None:
+    (average, _), (module, _) = modules({"synapse": "average"}), modules()
+    features, draws = inputs(3)
+    assert average(features, draws).selections == ()
+    assert average.eval()(features, None).selections == ()
+    scoring = 2 * 4 * 8
+    assert sum(p.numel() for p in average.parameters()) + scoring == sum(
+        p.numel() for p in module.parameters()
+    )
 
 
 def test_bfloat16_autocast_keeps_selection_and_normalization_in_float32() -> None:
