@@ -96,7 +96,12 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             load_optimizer_state(Path(folder), _engines(step))
     tracker: Tracker = NullTracker()
     if context.rank == 0:
-        tracker = MLflowTracker(uri=job["tracking_uri"], run_id=job["run_id"], system_metrics=True)
+        tracker = MLflowTracker(
+            uri=job["tracking_uri"],
+            run_id=job["run_id"],
+            undelivered=state.undelivered,
+            system_metrics=True,
+        )
 
     def evaluate() -> dict[str, float]:
         average_buffers(model)
@@ -112,7 +117,8 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
 
         def write_files(folder: Path) -> None:
             save_weights(folder, model, classes=classes, config=config_to_yaml(config))
-            save_training_state(folder, optimizer_state, TrainingState(next_step, metrics))
+            state = TrainingState(next_step, metrics, tuple(tracker.undelivered()))
+            save_training_state(folder, optimizer_state, state)
 
         return write_files
 

@@ -4,6 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 
+class Point(NamedTuple):
+    """One value of one metric.
+
+    Attributes:
+        key: ``phase/thing_unit``.
+        value: NaN and infinities included.
+        timestamp: Milliseconds since 1970.
+        step: Of the optimizer.
+    """
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
 class Tracker(Protocol):
     """Takes the metrics of one run; implemented by ``MLflowTracker`` and ``NullTracker``."""
 
@@ -14,6 +30,10 @@ class Tracker(Protocol):
             metrics: values by name, ``phase/thing_unit``.
             step: number of finished optimizer steps, 0 or more, never falling within a process.
         """
+        ...
+
+    def undelivered(self) -> list[Point]:
+        """Return what was taken but not delivered yet, for a checkpoint to keep."""
         ...
 
     def close(self) -> None:
@@ -30,6 +50,10 @@ class NullTracker:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Drop the metrics."""
+
+    def undelivered(self) -> list[Point]:
+        """Return nothing."""
+        return []
 
     def close(self) -> None:
         """Do nothing."""

@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import platform
-import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from mlflow.utils.validation import (
 )
 
 from dsts_ray.errors import TrackingError
+from dsts_ray.tracking.base import Point
 from dsts_ray.tracking.connection import connect, translated_errors, without_password
 
 RUN_NAME_TAG = "dsts_ray.run_name"
@@ -174,7 +174,8 @@ class MLflowTracker:
     """Sends one run's metrics from a background thread: training never waits for the server.
 
     What the server does not take now (an outage, a slow answer) is kept in memory and sent later,
-    in order; a batch sent twice is stored once. Steps that an earlier process of the same run has
+    in order; a batch sent twice is stored once. What is undelivered at a checkpoint goes into it,
+    so that a process killed there loses nothing. Steps that an earlier process of the same run has
     logged (it trained beyond the checkpoint from which this one continues) are not logged again.
     """
 
@@ -183,6 +184,7 @@ class MLflowTracker:
         *,
         uri: str,
         run_id: str,
+        undelivered: Sequence[Point] = (),
         system_metrics: bool = False,
         flush_s: float = 2.0,
         close_timeout_s: float = 60.0,
@@ -192,6 +194,7 @@ class MLflowTracker:
         Args:
             uri: see ``connect``.
             run_id: run that ``open_run`` gave.
+            undelivered: points an earlier process left, sent first.
             system_metrics: log ``system/*`` of this machine (processor, memory, disk, network, and
                 NVIDIA GPUs where nvidia-ml-py is installed) every 10 s, at the step reached then.
             flush_s: seconds between deliveries.
@@ -201,8 +204,8 @@ class MLflowTracker:
         self._flush_s, self._close_timeout_s = flush_s, close_timeout_s
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._monitors = _system_monitors() if system_metrics else []
-        self._queue: queue.SimpleQueue[Metric] = queue.SimpleQueue()
-        self._unsent: list[Metric] = []
+        self._lock = threading.Lock()
+        self._unsent = list(undelivered)
         self._steps_before: dict[str, int] | None = None
         self._step = 0
         self._last_error: Exception | None = None
@@ -215,6 +218,11 @@ class MLflowTracker:
         self._step = step
         self._enqueue(metrics, step)
 
+    def undelivered(self) -> list[Point]:
+        """See :class:`~dsts_ray.tracking.base.Tracker`."""
+        with self._lock:
+            return list(self._unsent)
+
     def close(self) -> None:
         """Deliver everything queued, then return.
 
@@ -223,7 +231,7 @@ class MLflowTracker:
         """
         self._closing.set()
         self._thread.join(self._close_timeout_s)
-        num_undelivered = len(self._unsent) + self._queue.qsize()
+        num_undelivered = len(self.undelivered())
         if num_undelivered:
             raise TrackingError(
                 f"{num_undelivered} metric points of run {self._run_id} were not delivered in "
@@ -233,8 +241,9 @@ class MLflowTracker:
 
     def _enqueue(self, metrics: Mapping[str, float], step: int) -> None:
         now_ms = int(time.time() * 1000)
-        for key, value in metrics.items():
-            self._queue.put(Metric(key, value, now_ms, step))
+        points = [Point(key, float(value), now_ms, step) for key, value in metrics.items()]
+        with self._lock:
+            self._unsent += points
 
     def _run(self) -> None:
         next_sample_s = time.monotonic()
@@ -249,16 +258,14 @@ class MLflowTracker:
 
     def _deliver(self) -> bool:
         """Send what is queued; False when the server did not take all of it."""
-        while not self._queue.empty():
-            self._unsent.append(self._queue.get())
         try:
             if self._steps_before is None:
                 self._steps_before = _last_steps(self._client, self._run_id)
-            while self._unsent:
-                batch = self._unsent[:MAX_METRICS_PER_BATCH]
-                fresh = [m for m in batch if m.step > self._steps_before.get(m.key, -1)]
-                self._client.log_batch(self._run_id, metrics=fresh)
-                del self._unsent[:MAX_METRICS_PER_BATCH]
+            while points := self.undelivered()[:MAX_METRICS_PER_BATCH]:
+                fresh = [p for p in points if p.step > self._steps_before.get(p.key, -1)]
+                self._client.log_batch(self._run_id, metrics=[Metric(*point) for point in fresh])
+                with self._lock:
+                    del self._unsent[: len(points)]
         except (MlflowException, OSError) as error:
             self._last_error = error
             return False

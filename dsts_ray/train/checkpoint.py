@@ -2,7 +2,7 @@
 
 Layout: ``model.safetensors`` (all parameters and buffers; class names in its metadata),
 ``optimizer.safetensors`` (one entry per engine, parameter and state), ``config.yaml``,
-``state.json`` (format version, next step, metrics).
+``state.json`` (format version, next step, metrics, metric points not delivered yet).
 """
 
 import json
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dsts_ray.errors import CheckpointError
 from dsts_ray.models.recognizer import Recognizer
+from dsts_ray.tracking.base import Point
 from dsts_ray.train.engine import ParameterEngine
 
 FORMAT_VERSION = 1
@@ -33,10 +34,12 @@ class TrainingState(NamedTuple):
     Attributes:
         step: Next optimizer step.
         metrics: Of the last step and of the evaluation at this checkpoint.
+        undelivered: Metric points the tracker had not delivered yet.
     """
 
     step: int
     metrics: dict[str, float]
+    undelivered: tuple[Point, ...] = ()
 
 
 def save_weights(
@@ -96,7 +99,8 @@ def read_state(directory: Path) -> TrainingState:
             f"{directory / STATE_FILE}: format version {content.get('format_version')}, "
             f"this release reads {FORMAT_VERSION}; use the release that wrote it"
         )
-    return TrainingState(content["step"], content["metrics"])
+    undelivered = tuple(Point(*point) for point in content["undelivered"])
+    return TrainingState(content["step"], content["metrics"], undelivered)
 
 
 def load_weights(directory: Path, model: Recognizer) -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dsts_ray.errors import CheckpointError
+from dsts_ray.tracking.base import Point
 from dsts_ray.train.checkpoint import (
     OPTIMIZER_FILE,
     STATE_FILE,
@@ -26,6 +27,7 @@ from tests.support.tiny import clip_batch, copied_state, tiny_config, tiny_model
 
 CONFIG = tiny_config("udl.inner_lr=0.5")
 CLASSES = ("a", "b/2", "c", "ü")
+STATE = TrainingState(1, {"val/top1": 0.5}, (Point("train/loss", 2.5, 1_700_000_000_000, 0),))
 
 
 def fresh() -> TrainingStep:
@@ -50,7 +52,7 @@ def advance(step: TrainingStep, index: int) -> None:
 def save(directory: Path, step: TrainingStep) -> None:
     save_weights(directory, step.model, classes=CLASSES, config="train: {seed: 0}")
     state = collect_optimizer_state(engines(step))
-    save_training_state(directory, state, TrainingState(1, {"val/top1": 0.5}))
+    save_training_state(directory, state, STATE)
 
 
 def test_a_run_continues_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_run_continues_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     load_weights(tmp_path, resumed.model)
     resumed = torch_step(resumed.model, CONFIG)
     load_optimizer_state(tmp_path, engines(resumed))
-    assert read_state(tmp_path) == TrainingState(1, {"val/top1": 0.5})
+    assert read_state(tmp_path) == STATE
     assert read_classes(tmp_path) == CLASSES
     for one in (step, resumed):
         advance(one, 1)
