@@ -1,23 +1,82 @@
-"""What the integration tests share: one trained run, and jobs called in this process."""
+"""What the integration tests share: one run in two settings, and jobs called in this process."""
 
 import importlib.util
+import json
+import secrets
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, JobResult, RunJob, TrainedRun
+from tests.support.jobs import (
+    DEMO,
+    REPOSITORY,
+    TINY,
+    Home,
+    JobResult,
+    RunJob,
+    SubmittedRun,
+    TrainedRun,
+    head_node,
+    kill_tree,
+)
 
 COMMAND = (*DEMO, *TINY, "train.num_epochs=3", "train.evaluate_every_epochs=1")
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """One run of command 1 on tiny demo data: three epochs, a checkpoint after each."""
+    """Command 1 on tiny demo data, killed after the first of three checkpoints and continued."""
     home = Home(tmp_path_factory.mktemp("home"))
+    first = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *COMMAND],
+        cwd=home.work,
+        env=home.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 180
+    while not list(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")):
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kill_tree(first)
+    states = home.work.glob("runs/*/checkpoints/*/state.json")
+    reached = max(json.loads(path.read_text())["step"] for path in states)
+    assert not list(home.work.glob("runs/*/summary.json"))
     process = home.job("train.py", *COMMAND)
     assert process.returncode == 0, process.stdout + process.stderr
-    return TrainedRun(home, COMMAND, process)
+    return TrainedRun(home, COMMAND, process, reached)
+
+
+@pytest.fixture(scope="session")
+def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubmittedRun]:
+    """The same command, undisturbed, submitted twice to a cluster that asks for a token."""
+    home = Home(tmp_path_factory.mktemp("submitted"))
+    home.token.parent.mkdir()
+    home.token.write_text(secrets.token_hex(32))
+    variables = {"RAY_AUTH_MODE": "token", "PYTHONPATH": ""}
+    temporary = Path(tempfile.mkdtemp(prefix="ray"))  # short enough for Ray's sockets
+
+    def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        job = ("python", "jobs/train.py", *COMMAND, *arguments)
+        command = ("ray", "job", "submit", "--address", address, "--working-dir", ".", "--", *job)
+        return home.run(*command, cwd=REPOSITORY, **variables)
+
+    with head_node(home, temporary=temporary, cwd=home.work, **variables) as address:
+        wrong = submit("dsts.num_neuron=6")
+        untouched = not (home.folder / "dsts_ray").exists()
+        first = submit()
+        second = submit()
+    yield SubmittedRun(home, wrong, untouched, first, second)
+    shutil.rmtree(temporary)
 
 
 @pytest.fixture

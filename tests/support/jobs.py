@@ -98,6 +98,7 @@ class TrainedRun:
     home: Home
     command: tuple[str, ...]
     process: subprocess.CompletedProcess[str]
+    killed_at: int
 
     @property
     def storage(self) -> Path:
@@ -125,6 +126,22 @@ class TrainedRun:
     def tracking_uri(self) -> str:
         """MLflow store."""
         return f"sqlite:///{self.storage / 'mlflow.db'}"
+
+
+class SubmittedRun(NamedTuple):
+    """Three submissions of one command: with a misspelt key, right, and right again."""
+
+    home: Home
+    wrong: subprocess.CompletedProcess[str]
+    wrong_left_nothing: bool
+    first: subprocess.CompletedProcess[str]
+    second: subprocess.CompletedProcess[str]
+
+    @property
+    def folder(self) -> Path:
+        """Run folder."""
+        (summary,) = (self.home.folder / "dsts_ray" / "runs").glob("*/summary.json")
+        return summary.parent
 
 
 class JobResult(NamedTuple):
