@@ -8,6 +8,7 @@ from torch import nn
 
 from dsts_ray.config.load import config_from_yaml
 from dsts_ray.config.schema import Config
+from dsts_ray.data.augment import Augmentation
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.models.backbones.base import Backbone
@@ -113,7 +114,13 @@ def build_step(config: Config, model: Recognizer) -> TrainingStep:
     downstream = downstream_parameters(model, upstream)
     return TrainingStep(
         model,
-        _build_engine(config, downstream, config.optim.clip_norm, config.train.accumulation_steps),
+        _deepspeed(
+            config,
+            downstream,
+            build_downstream_optimizer(config, downstream),
+            config.optim.clip_norm,
+            config.accumulation_steps,
+        ),
         _build_upstream_engine(config, upstream) if uses_udl else None,
         seed=config.train.seed,
         inner_lr=config.udl.inner_lr,
@@ -123,31 +130,32 @@ def build_step(config: Config, model: Recognizer) -> TrainingStep:
     )
 
 
-def _build_engine(
-    config: Config,
-    parameters: Mapping[str, nn.Parameter],
-    clip_norm: float,
-    accumulation_steps: int,
-) -> ParameterEngine:
+def build_downstream_optimizer(
+    config: Config, parameters: Mapping[str, nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Create the optimizer of ``optim`` over parameters of the recognizer, by name."""
     optim = config.optim
-    optimizer = build_optimizer(
+    return build_optimizer(
         parameters,
         name=optim.name,
-        lr=optim.lr,
+        lr=scaled_lr(config),
         momentum=optim.momentum,
         nesterov=optim.nesterov,
         betas=optim.betas,
         weight_decay=optim.weight_decay,
+        rule=optim.groups,
+        backbone_lr_multiplier=optim.backbone_lr_multiplier,
+        head_lr_multiplier=optim.head_lr_multiplier,
     )
-    return _deepspeed(config, parameters, optimizer, clip_norm, accumulation_steps)
 
 
 def _build_upstream_engine(
     config: Config, parameters: Mapping[str, nn.Parameter]
 ) -> ParameterEngine:
     if config.udl.upstream_optimizer == "shared":
-        return _build_engine(config, parameters, config.udl.upstream_clip_norm, 1)
-    optimizer = build_optimizer(parameters, name="adamw", lr=config.udl.upstream_lr)
+        optimizer = build_downstream_optimizer(config, parameters)
+    else:
+        optimizer = build_optimizer(parameters, name="adamw", lr=config.udl.upstream_lr)
     return _deepspeed(config, parameters, optimizer, config.udl.upstream_clip_norm, 1)
 
 
@@ -171,18 +179,24 @@ def _deepspeed(
     )
 
 
+def scaled_lr(config: Config) -> float:
+    """Downstream learning rate at schedule factor 1, scaled linearly where the recipe says so."""
+    base = config.optim.base_batch_size or config.train.batch_size
+    return config.optim.lr * (config.train.batch_size / base)
+
+
 def learning_rates(config: Config, progress: float) -> tuple[float, float]:
     """Downstream and upstream learning rate at a share of the run done."""
+    num_epochs, lr = config.train.num_epochs, scaled_lr(config)
     factor = schedule_factor(
-        progress,
+        progress * num_epochs,
+        num_epochs=num_epochs,
         schedule=config.optim.schedule,
-        warmup_ratio=config.optim.warmup_ratio,
+        warmup_epochs=config.optim.warmup_epochs,
         milestones=config.optim.milestones,
     )
     shared = config.udl.upstream_optimizer == "shared"
-    return factor * config.optim.lr, factor * (
-        config.optim.lr if shared else config.udl.upstream_lr
-    )
+    return factor * lr, factor * (lr if shared else config.udl.upstream_lr)
 
 
 def build_clip_spec(config: Config) -> ClipSpec:
@@ -192,8 +206,24 @@ def build_clip_spec(config: Config) -> ClipSpec:
         num_frames=data.num_frames,
         short_side=data.short_side,
         crop_size=data.crop_size,
+        crop=data.crop,
         crop_scale=data.crop_scale,
         crop_ratio=data.crop_ratio,
+        crop_sides=data.crop_sides,
+        seed=config.train.seed,
+    )
+
+
+def build_augmentation(config: Config) -> Augmentation:
+    """How training clips change on the device."""
+    augment = config.augment
+    return Augmentation(
+        flip_probability=augment.flip_probability,
+        flip_labels=augment.flip_labels,
+        color_jitter=augment.color_jitter,
+        rand_augment_operations=augment.rand_augment_operations,
+        rand_augment_magnitude=augment.rand_augment_magnitude,
+        erase_probability=augment.erase_probability,
         seed=config.train.seed,
     )
 
@@ -204,7 +234,7 @@ def build_order(config: Config, num_clips: int) -> TrainingOrder:
         num_clips=num_clips,
         batch_size=config.train.batch_size,
         num_workers=config.scaling.num_workers,
-        accumulation_steps=config.train.accumulation_steps,
+        accumulation_steps=config.accumulation_steps,
         seed=config.train.seed,
     )
 

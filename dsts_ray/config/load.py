@@ -271,7 +271,7 @@ def _leaves(mapping: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _show(value: object) -> str:

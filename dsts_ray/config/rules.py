@@ -17,6 +17,7 @@ def problems(config: Config) -> list[str]:
         _names,
         _clips,
         _demo,
+        _augmentation,
         _batches,
         _backbone,
         _insertion,
@@ -53,6 +54,9 @@ def _clips(config: Config) -> Iterator[str]:
         )
     yield from _ascending("data.crop_scale", data.crop_scale)
     yield from _ascending("data.crop_ratio", data.crop_ratio)
+    falling = sorted(data.crop_sides, reverse=True)
+    if list(data.crop_sides) != falling:
+        yield f"data.crop_sides = {list(data.crop_sides)} must fall: use {falling}"
 
 
 def _demo(config: Config) -> Iterator[str]:
@@ -65,14 +69,29 @@ def _demo(config: Config) -> Iterator[str]:
 
 
 def _batches(config: Config) -> Iterator[str]:
-    num_workers, steps = config.scaling.num_workers, config.train.accumulation_steps
-    parts, batch_size = num_workers * steps, config.train.batch_size
-    if batch_size % parts:
-        lower = batch_size // parts * parts
-        choices = f"{lower} or {lower + parts}" if lower else f"{parts}"
+    num_workers, batch_size = config.scaling.num_workers, config.train.batch_size
+    if batch_size % num_workers:
+        lower = batch_size // num_workers * num_workers
+        choices = f"{lower} or {lower + num_workers}" if lower else f"{num_workers}"
         yield (
-            f"train.batch_size = {batch_size} is not divisible by scaling.num_workers * "
-            f"train.accumulation_steps = {num_workers} * {steps}: use a batch_size of {choices}"
+            f"train.batch_size = {batch_size} is not divisible by scaling.num_workers = "
+            f"{num_workers}: use a batch_size of {choices}"
+        )
+
+
+def _augmentation(config: Config) -> Iterator[str]:
+    augment = config.augment
+    labels = [label for pair in augment.flip_labels for label in pair]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        yield (
+            f"augment.flip_labels names class {twice[0]} more than once: a mirrored clip changes "
+            "between the two classes of one pair"
+        )
+    if augment.color_jitter[3] > 0.5:
+        yield (
+            f"augment.color_jitter = {list(augment.color_jitter)} turns the hue by more than half "
+            "a circle: use at most 0.5 as the fourth"
         )
 
 
@@ -186,7 +205,7 @@ def _udl(config: Config) -> Iterator[str]:
             f"udl.held_out_ratio = {udl.held_out_ratio} with udl.held_out = previous_features, "
             "which costs no backbone pass to save; use udl.held_out_ratio=1.0"
         )
-    micro_batches = config.scaling.num_workers * config.train.accumulation_steps
+    micro_batches = config.scaling.num_workers * config.accumulation_steps
     if udl.held_out_ratio < min(1.0, micro_batches / config.train.batch_size):
         smallest = micro_batches / config.train.batch_size
         yield (
@@ -197,17 +216,33 @@ def _udl(config: Config) -> Iterator[str]:
 
 
 def _schedule(config: Config) -> Iterator[str]:
-    optim = config.optim
+    optim, num_epochs = config.optim, config.train.num_epochs
     yield from _ascending("optim.betas", optim.betas)
-    yield from _ascending("optim.milestones", optim.milestones)
-    if optim.schedule != "step":
-        return
-    if not optim.milestones:
-        yield "optim.milestones is empty with optim.schedule = step: give one, as in [0.5, 0.83]"
-    elif optim.warmup_ratio > optim.milestones[0]:
+    if optim.warmup_epochs >= num_epochs:
         yield (
-            f"optim.warmup_ratio = {optim.warmup_ratio} ends after the first of optim.milestones = "
-            f"{list(optim.milestones)}: use a warmup_ratio of at most {optim.milestones[0]}"
+            f"optim.warmup_epochs = {optim.warmup_epochs:g} takes all of train.num_epochs = "
+            f"{num_epochs}: use fewer warmup_epochs, or more num_epochs"
+        )
+    if optim.schedule == "step":
+        yield from _milestones(optim.milestones, optim.warmup_epochs, num_epochs)
+
+
+def _milestones(
+    milestones: tuple[float, ...], warmup_epochs: float, num_epochs: int
+) -> Iterator[str]:
+    yield from _ascending("optim.milestones", milestones)
+    if not milestones:
+        yield "optim.milestones is empty with optim.schedule = step: give one, as in [75, 125]"
+        return
+    if max(milestones) >= num_epochs:
+        yield (
+            f"optim.milestones = {list(milestones)} are not all below train.num_epochs = "
+            f"{num_epochs}: use earlier ones, or more num_epochs"
+        )
+    if warmup_epochs > min(milestones):
+        yield (
+            f"optim.warmup_epochs = {warmup_epochs:g} ends after the first of optim.milestones = "
+            f"{list(milestones)}: use at most {min(milestones):g}"
         )
 
 

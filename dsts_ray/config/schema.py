@@ -15,6 +15,7 @@ RatioBelowOne = Annotated[float, Interval(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Ge(1)]
 PositiveFloat = Annotated[float, Gt(0.0)]
 NonNegativeFloat = Annotated[float, Ge(0.0)]
+Label = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +48,15 @@ class DataConfig:
     """Short side of the decoded frames, pixels."""
     crop_size: Annotated[int, Ge(16)] = 224
     """Height and width of a clip, pixels."""
+    crop: Literal["random_resized", "multi_scale"] = "random_resized"
+    """Training crop: a box of random area and shape, or TSN's: sides of fixed shares of the short
+    side at fixed places."""
     crop_scale: tuple[PositiveRatio, PositiveRatio] = (0.4, 1.0)
-    """Range of the area of a training crop over the area of the frame."""
+    """``random_resized``: range of the area of a training crop over the area of the frame."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (0.75, 4 / 3)
-    """Range of width over height of a training crop."""
-    flip_probability: Ratio = 0.5
-    """Share of training clips mirrored left to right."""
+    """``random_resized``: range of width over height of a training crop."""
+    crop_sides: Annotated[tuple[PositiveRatio, ...], MinLen(1)] = (1.0, 0.875, 0.75, 0.66)
+    """``multi_scale``: sides of a training crop over the frame's short side, falling."""
     max_bad_ratio: Ratio = 0.05
     """Share of an epoch's clips that may be undecodable before the run ends with an error."""
     num_decoders: PositiveInt = 1
@@ -60,6 +64,30 @@ class DataConfig:
     cpus_per_decoder: PositiveFloat = 1.0
     prefetch_batches: PositiveInt = 2
     demo: DemoConfig = field(default_factory=DemoConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """Random changes of training clips on the device, the same for all frames of a clip."""
+
+    flip_probability: Ratio = 0.5
+    """Share of clips mirrored left to right."""
+    flip_labels: tuple[tuple[Label, Label], ...] = ()
+    """Pairs of classes that a mirrored clip changes between, as in [[86, 87], [93, 94]]."""
+    color_jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    )
+    """Largest relative change of brightness, contrast and saturation, and of hue (at most 0.5);
+    0 leaves one alone."""
+    rand_augment_operations: Annotated[int, Ge(0)] = 0
+    """RandAugment's n: operations drawn for a clip; 0 switches it off."""
+    rand_augment_magnitude: Annotated[int, Interval(ge=0, le=30)] = 7
+    """RandAugment's m, of 30."""
+    erase_probability: Ratio = 0.0
+    """Share of clips in which a random box is erased."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,19 +231,31 @@ class OptimConfig:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 0.01
-    """Learning rate at the global batch size of ``train.batch_size``; never rescaled silently."""
+    """Learning rate of a global batch of ``train.batch_size``, unless ``base_batch_size`` says
+    otherwise."""
+    base_batch_size: Annotated[int, Ge(0)] = 0
+    """Global batch that ``lr`` is stated for: the run takes lr * train.batch_size /
+    base_batch_size and says so; 0 takes ``lr`` as it stands."""
+    backbone_lr_multiplier: PositiveFloat = 1.0
+    """On the learning rate of the backbone."""
+    head_lr_multiplier: PositiveFloat = 1.0
+    """On the learning rate of the linear layer before the logits."""
+    groups: Literal["by_role", "longest_key", "decay_all"] = "by_role"
+    """Who gets multiplier and decay. ``by_role``: the whole backbone its multiplier; no decay of
+    biases, normalization and position tables. ``longest_key``: as in Video Swin's released code,
+    where position tables keep the full rate, and the backbone's norms and all biases are decayed.
+    ``decay_all``: as ``by_role``, but everything is decayed."""
     momentum: RatioBelowOne = 0.9
     nesterov: bool = True
     betas: tuple[RatioBelowOne, RatioBelowOne] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 5e-4
-    """Not applied to biases and normalization parameters."""
     clip_norm: NonNegativeFloat = 20.0
     """Largest gradient norm; 0 switches clipping off."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    milestones: tuple[Ratio, ...] = (0.5, 0.83)
-    """``step``: shares of the run after which the learning rate falls to a tenth."""
-    warmup_ratio: RatioBelowOne = 0.0
-    """Share of the run in which the learning rate rises linearly from zero."""
+    milestones: tuple[PositiveFloat, ...] = ()
+    """``step``: epochs after which the learning rate falls to a tenth."""
+    warmup_epochs: NonNegativeFloat = 0.0
+    """Epochs, with fractions, in which the learning rate rises linearly from zero, step by step."""
     label_smoothing: RatioBelowOne = 0.0
 
 
@@ -225,11 +265,13 @@ class TrainConfig:
 
     num_epochs: PositiveInt = 10
     max_steps: Annotated[int, Ge(0)] = 0
-    """Stop after this many optimizer steps; 0 means after ``num_epochs``."""
+    """Stop after this many optimizer steps, into which the schedule is pressed; 0 means after
+    ``num_epochs``."""
     batch_size: PositiveInt = 64
     """Global batch: clips in one optimizer step over all workers and accumulated micro-batches."""
-    accumulation_steps: PositiveInt = 1
-    """Micro-batches per worker and optimizer step."""
+    micro_batch_size: Annotated[int, Ge(0)] = 0
+    """Clips in one forward pass of a worker at the most; gradients of as few equal micro-batches
+    as that takes are accumulated to the global batch. 0 means a worker's whole share."""
     evaluate_every_epochs: PositiveInt = 1
     """Evaluation and a checkpoint after every so many epochs, and at the end."""
     keep_checkpoints: PositiveInt = 2
@@ -296,6 +338,7 @@ class Config:
     preset: str = ""
     """Preset the configuration started from."""
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     dsts: DSTSConfig = field(default_factory=DSTSConfig)
     udl: UDLConfig = field(default_factory=UDLConfig)
@@ -306,3 +349,14 @@ class Config:
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches of a worker in an optimizer step: the fewest equal ones small enough.
+
+        Example: 64 clips on 4 workers with ``micro_batch_size`` 6 are 4 micro-batches of 4 clips.
+        """
+        share = -(-self.train.batch_size // self.scaling.num_workers)
+        largest = self.train.micro_batch_size or share
+        divisors = (steps for steps in range(1, share + 1) if share % steps == 0)
+        return next(steps for steps in divisors if share // steps <= largest)

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
-
-from dsts_ray import keyed_random
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,7 +18,7 @@ class ClipBatch:
     """A micro-batch on the training device.
 
     Attributes:
-        clips: Normalized, (batch, 3, time, height, width).
+        clips: (batch, 3, time, height, width), normalized; uint8 before augmentation.
         labels: Class of each sample.
         sample_ids: Row of each sample in the manifest's split.
         positions: Row of each sample in the joined batch.
@@ -28,7 +26,7 @@ class ClipBatch:
         refused: (sample id, reason) of the clips that could not be decoded.
     """
 
-    clips: Float[Tensor, "batch 3 time height width"]
+    clips: Num[Tensor, "batch 3 time height width"]
     labels: Int[Tensor, " batch"]
     sample_ids: Int[Tensor, " batch"]
     positions: Int[Tensor, " batch"]
@@ -41,7 +39,12 @@ class ClipBatch:
 
 
 def to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> ClipBatch:
-    """Move decoded rows to the device and normalize them as ImageNet.
+    """Move decoded rows to the device and normalize them; see :func:`pixels_to_device`."""
+    return normalized(pixels_to_device(rows, device))
+
+
+def pixels_to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> ClipBatch:
+    """Move decoded rows to the device as uint8.
 
     Clips that could not be decoded are left out; if that leaves none, the batch keeps one row of
     weight 0.
@@ -57,13 +60,19 @@ def to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> ClipBatch
         (int(rows["sample_id"][i]), reason) for i, reason in enumerate(reasons) if reason
     )
     weights = torch.tensor([0.0 if reasons[index] else 1.0 for index in kept])
-    clips = normalize(torch.from_numpy(rows["clip"][kept]).to(device, non_blocking=True))
+    clips = torch.from_numpy(rows["clip"][kept]).to(device, non_blocking=True)
     ids, labels, positions = (
         torch.from_numpy(rows[name][kept].astype(np.int64)).to(device)
         for name in ("sample_id", "label", "position")
     )
-    clips = rearrange(clips, "b t h w c -> b c t h w").contiguous()
+    clips = rearrange(clips, "b t h w c -> b c t h w")
     return ClipBatch(clips, labels, ids, positions, weights.to(device), refused)
+
+
+def normalized(batch: ClipBatch) -> ClipBatch:
+    """Scale uint8 clips by ImageNet's mean and standard deviation."""
+    clips = normalize(rearrange(batch.clips, "b c t h w -> b t h w c"))
+    return replace(batch, clips=rearrange(clips, "b t h w c -> b c t h w").contiguous())
 
 
 def normalize(frames: Tensor) -> Tensor:
@@ -71,22 +80,6 @@ def normalize(frames: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=frames.device) * 255.0
     std = torch.tensor(IMAGENET_STD, device=frames.device) * 255.0
     return (frames.float() - mean) / std
-
-
-def flip(batch: ClipBatch, *, probability: float, seed: int, step: int) -> ClipBatch:
-    """Mirror clips left to right, each with the same probability.
-
-    The draw is named by seed, step and sample.
-
-    Args:
-        batch: On any device.
-        probability: In [0, 1].
-        seed: Of the run.
-        step: Optimizer step.
-    """
-    draws = keyed_random.uniform(keyed_random.key_of(seed, step, "flip"), batch.sample_ids, 1)
-    mirrored = (draws < probability)[:, :, None, None, None]
-    return replace(batch, clips=torch.where(mirrored, batch.clips.flip(-1), batch.clips))
 
 
 def select(batch: ClipBatch, kept: Tensor) -> ClipBatch:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dsts_ray.data.decode import decode_clip
-from dsts_ray.data.geometry import center_crop, random_resized_crop
+from dsts_ray.data.geometry import center_crop, multi_scale_crop, random_resized_crop
 from dsts_ray.data.sampling import sample_frames
 
 
@@ -19,16 +19,20 @@ class ClipSpec:
         num_frames: Frames in the clip.
         short_side: Of the decoded frames, pixels.
         crop_size: Height and width of the clip, pixels.
-        crop_scale: Area of a training crop over the frame's.
-        crop_ratio: Width over height of a training crop.
+        crop: Kind of training crop.
+        crop_scale: ``random_resized``: area of a training crop over the frame's.
+        crop_ratio: ``random_resized``: width over height of a training crop.
+        crop_sides: ``multi_scale``: sides of a training crop over the frame's short side.
         seed: Names the random draws of training clips.
     """
 
     num_frames: int
     short_side: int
     crop_size: int
+    crop: Literal["random_resized", "multi_scale"] = "random_resized"
     crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_ratio: tuple[float, float] = (1.0, 1.0)
+    crop_sides: tuple[float, ...] = (1.0,)
     seed: int = 0
 
     @property
@@ -46,6 +50,8 @@ class ClipSpec:
         """
         rng = np.random.default_rng([self.seed, epoch, sample_id])
         frames = self._decode(row, partial(sample_frames, policy="segments_random", rng=rng))
+        if self.crop == "multi_scale":
+            return multi_scale_crop(frames, size=self.crop_size, sides=self.crop_sides, rng=rng)
         return random_resized_crop(
             frames, size=self.crop_size, scale=self.crop_scale, ratio=self.crop_ratio, rng=rng
         )

@@ -1,6 +1,7 @@
 """Crops of a decoded clip, one box for all of its frames: uint8 T H W C in and out, on the CPU."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torchvision.transforms.v2 import functional
 from dsts_ray.errors import ConfigError
 
 _NUM_ATTEMPTS = 10
+_QUARTERS = [(row, column) for row in range(5) for column in range(5) if row % 2 == column % 2]
+"""Rows and columns of TSN's places, in quarters of the space that a box leaves in the frame."""
 
 
 def random_resized_crop(
@@ -36,6 +39,39 @@ def random_resized_crop(
     """
     height, width = frames.shape[1:3]
     top, left, box_height, box_width = _random_box(height, width, scale, ratio, rng)
+    box = frames[:, top : top + box_height, left : left + box_width]
+    return _resize(box, height=size, width=size)
+
+
+def multi_scale_crop(
+    frames: np.ndarray, *, size: int, sides: Sequence[float], rng: np.random.Generator
+) -> np.ndarray:
+    """Crop one of TSN's boxes and resize it to a square.
+
+    Width and height are drawn from shares of the frame's short side that are the same or neighbours
+    in ``sides``; the box lies at one of thirteen places: the nine of a grid of corners, edges and
+    centre, and the four half-way between centre and corners.
+
+    Args:
+        frames: Clip, uint8 [T, H, W, 3].
+        size: Pixels of the square's side.
+        sides: Shares of the short side, falling, in (0, 1].
+        rng: Source of the draws.
+
+    Returns:
+        uint8 [T, size, size, 3].
+    """
+    height, width = frames.shape[1:3]
+    pixels = [max(1, int(min(height, width) * side)) for side in sides]
+    pairs = [
+        (box_height, box_width)
+        for i, box_height in enumerate(pixels)
+        for j, box_width in enumerate(pixels)
+        if abs(i - j) <= 1
+    ]
+    box_height, box_width = pairs[rng.integers(len(pairs))]
+    row, column = _QUARTERS[rng.integers(len(_QUARTERS))]
+    top, left = (height - box_height) * row // 4, (width - box_width) * column // 4
     box = frames[:, top : top + box_height, left : left + box_width]
     return _resize(box, height=size, width=size)
 

@@ -15,9 +15,10 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
-from dsts_ray.build import build_clip_spec, build_model, build_order, build_plan
+from dsts_ray.build import build_clip_spec, build_model, build_order, build_plan, scaled_lr
 from dsts_ray.config.load import config_from_yaml, config_to_yaml, flatten, run_name
 from dsts_ray.config.schema import Config
+from dsts_ray.data.augment import check_flip_labels
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import execution_options, test_stream, training_stream
 from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
@@ -85,9 +86,16 @@ def train(config: Config, console: Console) -> Outcome:
         run = Run(config, name, folder, uri, Path(config.data.manifest))
         return Outcome(run, read_json(folder / SUMMARY_FILE), was_finished=True)
     console.print(f"run {name} in {folder}")
+    if config.optim.base_batch_size not in (0, config.train.batch_size):
+        console.print(
+            f"learning rate {config.optim.lr:g} is stated for a batch of "
+            f"{config.optim.base_batch_size}: scaled to {scaled_lr(config):g} for "
+            f"{config.train.batch_size}"
+        )
     with console.status("preparing data"):
         run = Run(config, name, folder, uri, locate_manifest(config, storage))
         manifest = Manifest.read(run.manifest)
+        check_flip_labels(config.augment.flip_labels, len(manifest.classes))
         num_clips, num_videos = (
             len(labelled_split(manifest, split))
             for split in (config.data.train_split, config.data.val_split)

@@ -12,10 +12,17 @@ import ray.train.torch
 import torch
 from ray.actor import ActorHandle
 
-from dsts_ray.build import build_model, build_order, build_plan, build_step, learning_rates
+from dsts_ray.build import (
+    build_augmentation,
+    build_model,
+    build_order,
+    build_plan,
+    build_step,
+    learning_rates,
+)
 from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
-from dsts_ray.data.batch import ClipBatch, flip, to_device
+from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
@@ -127,7 +134,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         plan=build_plan(config, job["num_clips"]),
         step=step,
         stream=_stream(config, job["num_clips"], state.step, context.device),
-        accumulation_steps=config.train.accumulation_steps,
+        accumulation_steps=config.accumulation_steps,
         evaluate=evaluate,
         write=write,
         learning_rates=lambda progress: learning_rates(config, progress),
@@ -151,20 +158,13 @@ def _engines(step: TrainingStep) -> dict[str, Any]:
 def _stream(
     config: Config, num_clips: int, first_step: int, device: torch.device
 ) -> Iterator[ClipBatch]:
-    """This worker's micro-batches, augmented.
-
-    A clip's draws are named by its joined batch and sample.
-    """
+    """This worker's micro-batches, augmented: held-out clips are the next step's training clips."""
     order = build_order(config, num_clips)
+    augmentation = build_augmentation(config)
     shard = ray.train.get_dataset_shard("train")
     blocks = batches(
         shard, batch_size=order.micro_batch_size, prefetch_batches=config.data.prefetch_batches
     )
     for index, rows in enumerate(blocks):
-        batch_number = first_step + index // config.train.accumulation_steps
-        yield flip(
-            to_device(rows, device),
-            probability=config.data.flip_probability,
-            seed=config.train.seed,
-            step=batch_number,
-        )
+        step = first_step + index // order.accumulation_steps
+        yield augmentation(pixels_to_device(rows, device), step=step)

@@ -15,8 +15,8 @@ from tests.support.tiny import copied_state, tiny_config, tiny_model
 from tests.support.workers import Results, micro_batches
 
 SHAPES = {
-    "first.weight": (5, 3),
-    "first.bias": (3,),
+    "backbone.weight": (5, 3),
+    "backbone.bias": (3,),
     "a_norm.weight": (2, 4),
     "last.weight": (4, 2),
 }
@@ -63,10 +63,16 @@ def new_parameters() -> dict[str, nn.Parameter]:
 
 
 def new_engine(
-    parameters: Mapping[str, nn.Parameter], case: Case, *, deepspeed: bool
+    parameters: Mapping[str, nn.Parameter], case: Case, *, deepspeed: bool, multiplier: float = 1.0
 ) -> ParameterEngine:
-    """An engine with momentum or moments and two groups of weight decay."""
-    optimizer = build_optimizer(parameters, name=case.optimizer, lr=1.0, weight_decay=0.1)
+    """An engine with momentum or moments, two weight decays, and ``multiplier`` on the backbone."""
+    optimizer = build_optimizer(
+        parameters,
+        name=case.optimizer,
+        lr=1.0,
+        weight_decay=0.1,
+        backbone_lr_multiplier=multiplier,
+    )
     if not deepspeed:
         return TorchEngine(parameters, optimizer, clip_norm=case.clip_norm)
     return DeepSpeedEngine(
@@ -118,12 +124,12 @@ def engine_work(rank: int, num_workers: int) -> Results:
     results: Results = {}
     for case in CASES:
         parameters = new_parameters()
-        engine = new_engine(parameters, case, deepspeed=False)
+        engine = new_engine(parameters, case, deepspeed=False, multiplier=0.5)
         norms = run_steps(engine, parameters, case, range(NUM_STEPS), rank, num_workers)
         results |= values_of(parameters, f"{case.name}/torch") | {f"{case.name}/torch/norms": norms}
 
         parameters = new_parameters()
-        engine = new_engine(parameters, case, deepspeed=True)
+        engine = new_engine(parameters, case, deepspeed=True, multiplier=0.5)
         norms = [run_steps(engine, parameters, case, range(RESUMED_AFTER), rank, num_workers)]
         state, middle = engine.state(), values_of(parameters, f"{case.name}/middle")
         rest = range(RESUMED_AFTER, NUM_STEPS)
@@ -149,7 +155,7 @@ def resume(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(middle[f"{case.name}/middle/{name}"])
-    engine = new_engine(parameters, case, deepspeed=deepspeed)
+    engine = new_engine(parameters, case, deepspeed=deepspeed, multiplier=0.5)
     engine.load_state(state)
     run_steps(engine, parameters, case, range(RESUMED_AFTER, NUM_STEPS), rank, num_workers)
     return values_of(parameters, f"{case.name}/resumed")

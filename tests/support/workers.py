@@ -215,7 +215,7 @@ def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:
 
 def step_work(rank: int, num_workers: int, accumulation_steps: int) -> Results:
     """Three UDL steps on joined batches of 8 clips; returns all parameters and buffers."""
-    config = tiny_config("udl.inner_lr=0.5", f"train.accumulation_steps={accumulation_steps}")
+    config = tiny_config("udl.inner_lr=0.5")
     step = torch_step(tiny_model(config), config, clip_norm=0.5)
     losses = []
     for index in range(3):

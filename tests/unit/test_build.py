@@ -2,13 +2,17 @@ import pytest
 import torch
 
 from dsts_ray.build import (
+    build_augmentation,
     build_clip_spec,
+    build_downstream_optimizer,
     build_model,
     build_order,
     build_plan,
     learning_rates,
+    scaled_lr,
 )
 from dsts_ray.config.load import load_config
+from dsts_ray.data.augment import Augmentation
 from dsts_ray.models.batch_norm import RunningStandardization
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
 from dsts_ray.train.partition import upstream_parameters
@@ -97,11 +101,81 @@ def test_the_model_maps_clips_to_logits_and_one_selection_per_layer() -> None:
 
 def test_learning_rates_follow_one_schedule() -> None:
     config = tiny_config(
-        "optim.lr=0.1", "optim.warmup_ratio=0.0", "optim.schedule=cosine", "udl.upstream_lr=0.01"
+        "optim.lr=0.1", "optim.warmup_epochs=0", "optim.schedule=cosine", "udl.upstream_lr=0.01"
     )
     assert learning_rates(config, 0.5) == pytest.approx((0.05, 0.005))
-    shared = tiny_config("optim.lr=0.1", "optim.warmup_ratio=0.0", "udl.upstream_optimizer=shared")
+    shared = tiny_config("optim.lr=0.1", "optim.warmup_epochs=0", "udl.upstream_optimizer=shared")
     assert learning_rates(shared, 0.5) == pytest.approx((0.05, 0.05))
+
+
+def test_the_learning_rate_is_scaled_where_its_batch_is_stated() -> None:
+    assert scaled_lr(tiny_config("optim.lr=0.3", "train.batch_size=7")) == 0.3
+    stated = ("optim.lr=0.3", "optim.base_batch_size=64")
+    assert scaled_lr(tiny_config(*stated, "train.batch_size=64")) == 0.3
+    config = tiny_config(*stated, "train.batch_size=16", "optim.schedule=constant")
+    assert learning_rates(config, 0.0)[0] == pytest.approx(0.075)
+
+
+def test_multipliers_reach_the_engine() -> None:
+    config = tiny_config(
+        "optim.lr=0.5",
+        "optim.backbone_lr_multiplier=0.1",
+        "optim.head_lr_multiplier=5",
+        "optim.groups=decay_all",
+        "optim.weight_decay=0.3",
+    )
+    parameters = dict(build_model(config, NUM_CLASSES).named_parameters())
+    optimizer = build_downstream_optimizer(config, parameters)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.5, 2.5]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_workers", "micro_batch_size", "steps"),
+    [
+        (64, 8, 0, 1),
+        (64, 8, 8, 1),
+        (64, 8, 1, 8),
+        (64, 2, 8, 4),
+        (64, 1, 1, 64),
+        (64, 4, 6, 4),  # 16 clips a worker: 4 x 4, since 3 x 6 leaves a rest
+        (10, 2, 3, 5),
+        (8, 2, 100, 1),
+    ],
+)
+def test_accumulation_reaches_the_global_batch_on_any_number_of_workers(
+    batch_size: int, num_workers: int, micro_batch_size: int, steps: int
+) -> None:
+    config = tiny_config(
+        f"train.batch_size={batch_size}",
+        f"scaling.num_workers={num_workers}",
+        f"train.micro_batch_size={micro_batch_size}",
+    )
+    assert config.accumulation_steps == steps
+    order = build_order(config, 1000)
+    assert order.micro_batch_size * num_workers * steps == batch_size
+    assert not micro_batch_size or order.micro_batch_size <= micro_batch_size
+
+
+def test_augmentation_follows_the_configuration() -> None:
+    config = tiny_config(
+        "augment.flip_probability=0.25",
+        "augment.flip_labels=[[1, 2]]",
+        "augment.color_jitter=[0.1, 0.2, 0.3, 0.4]",
+        "augment.rand_augment_operations=4",
+        "augment.rand_augment_magnitude=9",
+        "augment.erase_probability=0.75",
+        "train.seed=3",
+    )
+    assert build_augmentation(config) == Augmentation(
+        flip_probability=0.25,
+        flip_labels=((1, 2),),
+        color_jitter=(0.1, 0.2, 0.3, 0.4),
+        rand_augment_operations=4,
+        rand_augment_magnitude=9,
+        erase_probability=0.75,
+        seed=3,
+    )
 
 
 def test_order_plan_and_clip_follow_the_configuration() -> None:
@@ -109,13 +183,15 @@ def test_order_plan_and_clip_follow_the_configuration() -> None:
         preset="demo",
         overrides=[
             "train.batch_size=8",
-            "train.accumulation_steps=2",
+            "train.micro_batch_size=2",
             "train.max_steps=5",
             "scaling.num_workers=2",
             "data.num_frames=8",
             "data.short_side=90",
             "data.crop_size=80",
             "data.crop_scale=[0.6, 1.0]",
+            "data.crop=multi_scale",
+            "data.crop_sides=[1, 0.5]",
         ],
     )
     order = build_order(config, 100)
@@ -124,3 +200,4 @@ def test_order_plan_and_clip_follow_the_configuration() -> None:
     spec = build_clip_spec(config)
     assert spec.shape == (8, 80, 80, 3)
     assert spec.crop_scale == (0.6, 1.0)
+    assert (spec.crop, spec.crop_sides) == ("multi_scale", (1.0, 0.5))

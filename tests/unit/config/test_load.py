@@ -69,6 +69,7 @@ def test_file_or_override_chooses_the_preset_as_the_argument_does(tmp_path: Path
         ("udl.enabled=false", False),
         ("data.crop_scale=[0.5, 1]", (0.5, 1.0)),
         ("optim.milestones=[]", ()),
+        ("augment.flip_labels=[[86, 87], [93, 94]]", ((86, 87), (93, 94))),
         ("name=2026", "2026"),
         ("name=1e5", "1e5"),
         ("storage.path=", ""),
@@ -116,7 +117,12 @@ def test_override_may_give_a_whole_section() -> None:
         ),
         (
             "optim.milestones=0.5",
-            "optim.milestones = 0.5: must be a list, each a number >= 0 and <= 1",
+            "optim.milestones = 0.5: must be a list, each a number > 0",
+        ),
+        (
+            "augment.flip_labels=[86, 87]",
+            "augment.flip_labels = [86, 87]: must be a list, each a list of 2, each an integer "
+            ">= 0",
         ),
         ("tracking.experiment=", 'tracking.experiment = "": must be text that is not empty'),
         ("dsts.num_neuron=6", "dsts.num_neuron = 6: unknown key; did you mean dsts.num_neurons?"),
@@ -186,7 +192,12 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None, reason:
 
 
 def test_yaml_reads_back_to_an_equal_configuration(tmp_path: Path) -> None:
-    overrides = ["optim.lr=1e-7", "name=0123", "optim.milestones=[]", "tracking.uri=http://h:5000"]
+    overrides = [
+        "optim.lr=1e-7",
+        "name=0123",
+        "augment.flip_labels=[[1, 2]]",
+        "tracking.uri=http://h:5000",
+    ]
     config = load_config(preset="demo", overrides=overrides)
     text = config_to_yaml(config)
     file = tmp_path / "config.yaml"

@@ -10,14 +10,14 @@ from dsts_ray.errors import ConfigError
     ("overrides", "line"),
     [
         (
-            "train.batch_size=10 scaling.num_workers=2 train.accumulation_steps=2",
-            "train.batch_size = 10 is not divisible by scaling.num_workers * "
-            "train.accumulation_steps = 2 * 2: use a batch_size of 8 or 12",
+            "train.batch_size=10 scaling.num_workers=4",
+            "train.batch_size = 10 is not divisible by scaling.num_workers = 4: use a batch_size "
+            "of 8 or 12",
         ),
         (
             "train.batch_size=1 scaling.num_workers=2",
-            "train.batch_size = 1 is not divisible by scaling.num_workers * "
-            "train.accumulation_steps = 2 * 1: use a batch_size of 2",
+            "train.batch_size = 1 is not divisible by scaling.num_workers = 2: use a batch_size "
+            "of 2",
         ),
         (
             "data.crop_size=224 data.short_side=160",
@@ -39,17 +39,41 @@ from dsts_ray.errors import ConfigError
         ),
         ("optim.betas=[0.9, 0.5]", "optim.betas = [0.9, 0.5] must ascend: use [0.5, 0.9]"),
         (
-            "optim.milestones=[0.8, 0.5]",
-            "optim.milestones = [0.8, 0.5] must ascend: use [0.5, 0.8]",
+            "data.crop_sides=[0.75, 1.0]",
+            "data.crop_sides = [0.75, 1.0] must fall: use [1.0, 0.75]",
+        ),
+        (
+            "augment.flip_labels=[[0, 1], [2, 1]]",
+            "augment.flip_labels names class 1 more than once: a mirrored clip changes between the "
+            "two classes of one pair",
+        ),
+        (
+            "augment.color_jitter=[0, 0, 0, 0.6]",
+            "augment.color_jitter = [0.0, 0.0, 0.0, 0.6] turns the hue by more than half a circle: "
+            "use at most 0.5 as the fourth",
+        ),
+        (
+            "optim.warmup_epochs=2 train.num_epochs=2",
+            "optim.warmup_epochs = 2 takes all of train.num_epochs = 2: use fewer warmup_epochs, "
+            "or more num_epochs",
+        ),
+        (
+            "optim.schedule=step optim.milestones=[5, 3]",
+            "optim.milestones = [5.0, 3.0] must ascend: use [3.0, 5.0]",
         ),
         (
             "optim.schedule=step optim.milestones=[]",
-            "optim.milestones is empty with optim.schedule = step: give one, as in [0.5, 0.83]",
+            "optim.milestones is empty with optim.schedule = step: give one, as in [75, 125]",
         ),
         (
-            "optim.schedule=step optim.warmup_ratio=0.6",
-            "optim.warmup_ratio = 0.6 ends after the first of optim.milestones = [0.5, 0.83]: use "
-            "a warmup_ratio of at most 0.5",
+            "optim.schedule=step optim.milestones=[75, 125]",
+            "optim.milestones = [75.0, 125.0] are not all below train.num_epochs = 8: use earlier "
+            "ones, or more num_epochs",
+        ),
+        (
+            "optim.schedule=step optim.milestones=[5] optim.warmup_epochs=6.5",
+            "optim.warmup_epochs = 6.5 ends after the first of optim.milestones = [5.0]: use at "
+            "most 5",
         ),
         (
             "model.backbone.tpn.neck_groups=3",
@@ -146,7 +170,7 @@ from dsts_ray.errors import ConfigError
             "backbone pass to save; use udl.held_out_ratio=1.0",
         ),
         (
-            "udl.held_out_ratio=0.2 train.batch_size=8 train.accumulation_steps=2",
+            "udl.held_out_ratio=0.2 train.batch_size=8 train.micro_batch_size=2",
             "udl.held_out_ratio = 0.2 leaves less than a held-out clip for each of the 4 "
             "micro-batches of train.batch_size = 8: use at least 0.5",
         ),
@@ -203,7 +227,8 @@ def test_names_that_make_no_safe_folder_are_refused(name: str) -> None:
         "name=a.b-c_1",
         "data.crop_scale=[0.5,0.5]",
         "optim.milestones=[]",
-        "optim.schedule=step optim.warmup_ratio=0.5",
+        "optim.schedule=step optim.milestones=[2.5] optim.warmup_epochs=2.5",
+        "augment.flip_labels=[[0,1],[2,3]]",
     ],
 )
 def test_sound_combinations_pass(overrides: str) -> None:

@@ -6,7 +6,6 @@ from dsts_ray.data.batch import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ClipBatch,
-    flip,
     normalize,
     select,
     to_device,
@@ -62,25 +61,6 @@ def test_white_and_black_pixels() -> None:
 
 def batch_of(num: int) -> ClipBatch:
     return to_device(rows([""] * num), CPU)
-
-
-def test_flips_are_named_by_seed_step_and_sample() -> None:
-    batch = batch_of(64)
-    flipped = flip(batch, probability=0.5, seed=0, step=0)
-    changed = (flipped.clips != batch.clips).flatten(1).any(1)
-    assert 16 < int(changed.sum()) < 48
-    assert torch.equal(flipped.clips[changed], batch.clips[changed].flip(-1))
-    half = select(batch, torch.arange(64) % 2 == 0)
-    assert torch.equal(flip(half, probability=0.5, seed=0, step=0).clips, flipped.clips[::2])
-    other = flip(batch, probability=0.5, seed=0, step=1)
-    assert not torch.equal(other.clips, flipped.clips)
-
-
-@pytest.mark.parametrize(("probability", "mirrored"), [(0.0, False), (1.0, True)])
-def test_flip_probabilities_at_the_ends(probability: float, mirrored: bool) -> None:
-    batch = batch_of(8)
-    expected = batch.clips.flip(-1) if mirrored else batch.clips
-    assert torch.equal(flip(batch, probability=probability, seed=0, step=0).clips, expected)
 
 
 def test_select_keeps_rows_in_order() -> None:

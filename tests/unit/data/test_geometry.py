@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dsts_ray.data.geometry import center_crop, random_resized_crop, view_crop
+from dsts_ray.data.geometry import center_crop, multi_scale_crop, random_resized_crop, view_crop
 from dsts_ray.errors import ConfigError
 
 
@@ -107,3 +107,34 @@ def test_where_no_box_fits_the_centre_is_taken() -> None:
     frames = coordinates(10, 200)
     crop = random_resized_crop(frames, size=10, scale=(0.9, 1.0), ratio=(1.0, 1.0), rng=rng)
     assert corner(crop) == (0, 95)
+
+
+def test_multi_scale_boxes_have_neighbouring_sides_at_thirteen_places() -> None:
+    frames = coordinates(100, 140)
+    sides = (1.0, 0.75, 0.5)
+    allowed = {100: {100, 75}, 75: {100, 75, 50}, 50: {75, 50}}
+    boxes = set()
+    for seed in range(1500):
+        rng = np.random.default_rng(seed)
+        crop = multi_scale_crop(frames, size=50, sides=sides, rng=rng)
+        assert crop.shape == (3, 50, 50, 3)
+        assert (crop[..., :2] == crop[:1, ..., :2]).all()
+        assert crop[:, 0, 0, 2].tolist() == [0, 1, 2]
+        rng = np.random.default_rng(seed)
+        pairs = [(h, w) for h in (100, 75, 50) for w in (100, 75, 50) if w in allowed[h]]
+        height, width = pairs[rng.integers(len(pairs))]
+        top, left = (round(float(crop[0, 0, 0, axis])) for axis in (0, 1))
+        bottom, right = (round(float(crop[0, -1, -1, axis])) for axis in (0, 1))
+        assert abs(bottom - top + 1 - height) <= 2
+        assert abs(right - left + 1 - width) <= 2
+        boxes.add((height, width, top, left))
+    corners = {(top, left) for height, width, top, left in boxes if (height, width) == (50, 50)}
+    places = {(0, 0), (0, 45), (0, 90), (12, 22), (12, 67), (25, 0), (25, 45), (25, 90)}
+    places |= {(37, 22), (37, 67), (50, 0), (50, 45), (50, 90)}
+    assert corners == places
+
+
+def test_a_whole_side_of_a_square_clip_is_the_whole_clip() -> None:
+    frames = coordinates(32, 32)
+    crop = multi_scale_crop(frames, size=32, sides=(1.0,), rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, frames)

@@ -90,11 +90,9 @@ class SpyStep(TrainingStep):
 def stream(
     config: Config, first_step: int, num_steps: int, refused: int = 0
 ) -> Iterator[ClipBatch]:
-    accumulation_steps = config.train.accumulation_steps
-    order = TrainingOrder(
-        num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, accumulation_steps=accumulation_steps
-    )
-    for block in range(first_step * accumulation_steps, (num_steps + 1) * accumulation_steps):
+    steps = config.accumulation_steps
+    order = TrainingOrder(num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, accumulation_steps=steps)
+    for block in range(first_step * steps, (num_steps + 1) * steps):
         rows = range(block * order.micro_batch_size, (block + 1) * order.micro_batch_size)
         places = [order.place(row) for row in rows]
         batch = clip_batch([p.sample_id for p in places], [p.position for p in places])
@@ -131,7 +129,7 @@ def new_loop(
         plan=plan,
         step=step,
         stream=stream(config, first_step, plan.num_steps, refused),
-        accumulation_steps=config.train.accumulation_steps,
+        accumulation_steps=config.accumulation_steps,
         evaluate=lambda: {"val/top1": 0.25},
         write=write,
         learning_rates=lambda progress: (0.1 * (1 - progress), 0.3 * (1 - progress)),
@@ -141,15 +139,15 @@ def new_loop(
 
 
 def fresh(*overrides: str) -> tuple[Config, TrainingStep]:
-    config = tiny_config("udl.inner_lr=0.5", *overrides)
+    config = tiny_config("udl.inner_lr=0.5", f"train.batch_size={BATCH_SIZE}", *overrides)
     return config, torch_step(tiny_model(config), config)
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("micro_batch_size", [4, 2])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    tmp_path: Path, accumulation_steps: int
+    tmp_path: Path, micro_batch_size: int
 ) -> None:
-    override = f"train.accumulation_steps={accumulation_steps}"
+    override = f"train.micro_batch_size={micro_batch_size}"
     config, step = fresh(override)
     metrics = new_loop(tmp_path / "whole", config, step).run(0, {})
 

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from dsts_ray.train.optim import build_optimizer, is_decayed, schedule_factor
+from dsts_ray.train.engine import set_lr
+from dsts_ray.train.optim import (
+    GroupRule,
+    Treatment,
+    build_optimizer,
+    is_decayed,
+    schedule_factor,
+    treatment,
+)
 from tests.support.tiny import tiny_config, tiny_model
 
 
@@ -39,19 +47,93 @@ def test_settings_reach_the_optimizers() -> None:
     assert adamw.param_groups[0]["betas"] == (0.7, 0.8)
 
 
+NAMES = {
+    "backbone.features.0.0.attn.qkv.weight": (4, 4),
+    "backbone.features.0.0.attn.qkv.bias": (4,),
+    "backbone.features.0.0.attn.relative_position_bias_table": (9, 2),
+    "backbone.features.0.0.norm1.weight": (4,),
+    "classifier.dsts.layers.0.neurons.spatial": (3, 4, 2, 1, 3, 3),
+    "classifier.dsts.layers.0.neurons.spatial_norm.weight": (3, 4),
+    "classifier.fc.weight": (5, 4),
+    "classifier.fc.bias": (5,),
+}
+TREATMENTS: dict[GroupRule, list[Treatment]] = {
+    "by_role": [
+        Treatment(0.1, decayed=True),
+        Treatment(0.1, decayed=False),
+        Treatment(0.1, decayed=False),
+        Treatment(0.1, decayed=False),
+        Treatment(1.0, decayed=True),
+        Treatment(1.0, decayed=False),
+        Treatment(5.0, decayed=True),
+        Treatment(5.0, decayed=False),
+    ],
+    "longest_key": [
+        Treatment(0.1, decayed=True),
+        Treatment(0.1, decayed=True),  # biases are decayed
+        Treatment(1.0, decayed=False),  # the table keeps the full rate
+        Treatment(0.1, decayed=True),  # a norm of the backbone is decayed
+        Treatment(1.0, decayed=True),
+        Treatment(1.0, decayed=False),
+        Treatment(5.0, decayed=True),
+        Treatment(5.0, decayed=True),
+    ],
+    "decay_all": [Treatment(m, decayed=True) for m in (0.1, 0.1, 0.1, 0.1, 1.0, 1.0, 5.0, 5.0)],
+}
+
+
+@pytest.mark.parametrize("rule", list(TREATMENTS))
+def test_multipliers_and_decay_by_rule(rule: GroupRule) -> None:
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape)) for name, shape in NAMES.items()}
+    treatments = [
+        treatment(n, p, rule=rule, backbone_lr_multiplier=0.1, head_lr_multiplier=5.0)
+        for n, p in parameters.items()
+    ]
+    assert treatments == TREATMENTS[rule]
+    optimizer = build_optimizer(
+        parameters,
+        name="adamw",
+        lr=0.2,
+        weight_decay=0.3,
+        rule=rule,
+        backbone_lr_multiplier=0.1,
+        head_lr_multiplier=5.0,
+    )
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for parameter, (multiplier, decayed) in zip(parameters.values(), treatments, strict=True):
+        assert found[id(parameter)] == (0.2 * multiplier, 0.3 if decayed else 0.0)
+    assert len(optimizer.param_groups) == len(set(treatments))
+
+
+def test_a_schedule_keeps_the_ratio_of_the_learning_rates() -> None:
+    parameters = {
+        name: torch.nn.Parameter(torch.zeros(2, 2)) for name in ("backbone.a", "classifier.fc.b")
+    }
+    optimizer = build_optimizer(parameters, name="sgd", lr=1.0, backbone_lr_multiplier=0.1)
+    set_lr(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
+
+
 @pytest.mark.parametrize(
-    ("progress", "factor"), [(0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.6, 0.5), (1.0, 0.0)]
+    ("epoch", "factor"),
+    [(0.0, 0.0), (1.25, 0.5), (2.5, 1.0), (31.25, 0.5), (60.0, 0.0)],
 )
-def test_cosine_after_a_linear_warmup(progress: float, factor: float) -> None:
-    own = schedule_factor(progress, schedule="cosine", warmup_ratio=0.2)
+def test_cosine_after_a_linear_warmup_of_two_and_a_half_epochs(epoch: float, factor: float) -> None:
+    own = schedule_factor(epoch, num_epochs=60, schedule="cosine", warmup_epochs=2.5)
     assert own == pytest.approx(factor, abs=1e-12)
 
 
-@pytest.mark.parametrize(("progress", "factor"), [(0.0, 1.0), (0.5, 0.1), (0.79, 0.1), (0.8, 0.01)])
-def test_steps_at_the_milestones(progress: float, factor: float) -> None:
-    own = schedule_factor(progress, schedule="step", milestones=(0.5, 0.8))
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0.0, 1.0), (74.99, 1.0), (75.0, 0.1), (124.9, 0.1), (125.0, 0.01)]
+)
+def test_steps_at_the_milestones(epoch: float, factor: float) -> None:
+    own = schedule_factor(epoch, num_epochs=150, schedule="step", milestones=(75, 125))
     assert own == pytest.approx(factor)
 
 
 def test_constant_stays() -> None:
-    assert schedule_factor(0.99, schedule="constant") == 1.0
+    assert schedule_factor(9.9, num_epochs=10, schedule="constant") == 1.0

@@ -90,14 +90,8 @@ def test_a_step_is_eq9_to_eq11() -> None:
 
 
 def test_running_statistics_move_once_by_the_train_batch_alone() -> None:
-    for overrides, train in (
-        ((), [TRAIN]),
-        (
-            ("train.accumulation_steps=2",),
-            [clip_batch(range(3)), clip_batch(range(3, 6), range(3, 6))],
-        ),
-    ):
-        step = fresh(*overrides)
+    for train in ([TRAIN], [clip_batch(range(3)), clip_batch(range(3, 6), range(3, 6))]):
+        step = fresh()
         reference = tiny_model(tiny_config())
         for batch in train:
             draws = Draws(0, 0, "train", batch.sample_ids, batch.positions)
@@ -161,7 +155,7 @@ def test_a_batch_without_any_counting_clip_moves_nothing() -> None:
 
 def test_accumulation_adds_the_gradients_of_the_joined_loss() -> None:
     """Micro-batches of 4 and 2 clips count by their clips; statistics are each micro-batch's."""
-    config = tiny_config("udl.inner_lr=0.5", "train.accumulation_steps=2")
+    config = tiny_config("udl.inner_lr=0.5")
     step = torch_step(tiny_model(config), config, momentum=0.0, weight_decay=0.0)
     reference = tiny_model(config)
     train = [clip_batch(range(4)), clip_batch(range(4, 6), range(4, 6))]
