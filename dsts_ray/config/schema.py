@@ -1,7 +1,8 @@
 """The configuration of a run as plain frozen dataclasses.
 
-Every field has its default here and nowhere else; a preset states what differs. Allowed
-ranges stand in the annotations (checked by ``load.py``), rules between fields in ``rules.py``.
+Every field has its default here and nowhere else; a preset states what differs, a recipe's preset
+all of its numbers. Allowed ranges stand in the annotations (checked by ``load.py``), rules between
+fields in ``rules.py``.
 """
 
 from dataclasses import dataclass, field

@@ -76,7 +76,8 @@ class Manifest:
         path = Path(path)
         if not path.is_file():
             raise DataError(
-                f"there is no manifest at {path}; write one with jobs/prepare_data.py index"
+                f"there is no manifest at {path}; write one with jobs/prepare_data.py index, or "
+                "name another with data.manifest=FILE"
             )
         try:
             table = pq.read_table(path)
