@@ -1,6 +1,6 @@
 """Configuration to objects: the one mapping."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognizer
 from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
-from dsts_ray.train.engine import ParameterEngine
+from dsts_ray.train.engine import ParameterEngine, TorchEngine
 from dsts_ray.train.optim import build_optimizer, schedule_factor
 from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.plan import Plan
@@ -107,21 +107,62 @@ def load_model(directory: Path) -> tuple[Config, Recognizer, tuple[str, ...]]:
     return config, model.eval(), classes
 
 
-def build_step(config: Config, model: Recognizer) -> TrainingStep:
-    """Create the DeepSpeed engines and the optimizer step around a model on its device."""
+MakeEngine = Callable[
+    [Config, Mapping[str, nn.Parameter], torch.optim.Optimizer, float, int], ParameterEngine
+]
+"""From configuration, parameters, optimizer, clip norm and accumulation steps to an engine."""
+
+
+def deepspeed_engine(
+    config: Config,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    accumulation_steps: int,
+) -> ParameterEngine:
+    """Create the engine of a training run."""
+    from dsts_ray.train.deepspeed_engine import (
+        DeepSpeedEngine,
+    )  # seconds of import that prediction does not need
+
+    return DeepSpeedEngine(
+        parameters,
+        optimizer,
+        zero_stage=config.engine.zero_stage,
+        clip_norm=clip_norm,
+        accumulation_steps=accumulation_steps,
+    )
+
+
+def torch_engine(
+    config: Config,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+    accumulation_steps: int,
+) -> ParameterEngine:
+    """Create an engine that needs no process group."""
+    del config, accumulation_steps
+    return TorchEngine(parameters, optimizer, clip_norm=clip_norm)
+
+
+def build_step(
+    config: Config, model: Recognizer, make_engine: MakeEngine = deepspeed_engine
+) -> TrainingStep:
+    """Create the engines and the optimizer step around a model on its device."""
     uses_udl = config.dsts.enabled and config.udl.enabled
     upstream = upstream_parameters(model) if uses_udl else {}
     downstream = downstream_parameters(model, upstream)
     return TrainingStep(
         model,
-        _deepspeed(
+        make_engine(
             config,
             downstream,
             build_downstream_optimizer(config, downstream),
             config.optim.clip_norm,
             config.accumulation_steps,
         ),
-        _build_upstream_engine(config, upstream) if uses_udl else None,
+        _build_upstream_engine(config, upstream, make_engine) if uses_udl else None,
         seed=config.train.seed,
         inner_lr=config.udl.inner_lr,
         covers=config.udl.covers,
@@ -150,33 +191,13 @@ def build_downstream_optimizer(
 
 
 def _build_upstream_engine(
-    config: Config, parameters: Mapping[str, nn.Parameter]
+    config: Config, parameters: Mapping[str, nn.Parameter], make_engine: MakeEngine
 ) -> ParameterEngine:
     if config.udl.upstream_optimizer == "shared":
         optimizer = build_downstream_optimizer(config, parameters)
     else:
         optimizer = build_optimizer(parameters, name="adamw", lr=config.udl.upstream_lr)
-    return _deepspeed(config, parameters, optimizer, config.udl.upstream_clip_norm, 1)
-
-
-def _deepspeed(
-    config: Config,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-    accumulation_steps: int,
-) -> ParameterEngine:
-    from dsts_ray.train.deepspeed_engine import (
-        DeepSpeedEngine,
-    )  # seconds of import that prediction does not need
-
-    return DeepSpeedEngine(
-        parameters,
-        optimizer,
-        zero_stage=config.engine.zero_stage,
-        clip_norm=clip_norm,
-        accumulation_steps=accumulation_steps,
-    )
+    return make_engine(config, parameters, optimizer, config.udl.upstream_clip_norm, 1)
 
 
 def scaled_lr(config: Config) -> float:

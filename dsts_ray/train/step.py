@@ -1,7 +1,4 @@
-"""One optimizer step: simulated, meta and actual update (Eq.
-
-9-11), or one plain backpropagation step.
-"""
+"""One optimizer step: the three updates of Eq. 9-11, or one plain backpropagation step."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

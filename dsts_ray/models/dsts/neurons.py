@@ -13,7 +13,7 @@ output for a sample is sum_n w_n Z'_n with the one-hot weights of its selection,
       the same, with respect to all others it is 0: the selection learns from the output it made.
 
 In both, the operators' first-order gradient reaches the activated neuron alone. At test time only
-chosen neurons are ever computed.
+chosen neurons are computed, unless ``test_dispatch`` says otherwise.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,11 @@ class SpecializedNeurons(nn.Module):
     def __init__(
         self, operators: FactorizedOperators | VolumeOperator, fuse: Fuse, *, dispatch: Dispatch
     ) -> None:
-        """Join the parts; ``dispatch`` says which neurons are computed in training."""
+        """Join the parts; ``dispatch`` says which neurons are computed in training.
+
+        ``test_dispatch`` is ``sparse``; ``dense`` at test time is for comparison and for formats
+        that cannot route.
+        """
         super().__init__()
         self.operators = operators
         kernels = list(operators.parameters())
@@ -59,6 +63,7 @@ class SpecializedNeurons(nn.Module):
         self.fuse = fuse
         self.groups = operators.groups
         self.dispatch = dispatch
+        self.test_dispatch: Dispatch = "sparse"
 
     def forward(
         self,
@@ -90,7 +95,7 @@ class SpecializedNeurons(nn.Module):
         self, features: Tensor, selection: Selection | None, kernel_sets: Sequence[KernelSet]
     ) -> Iterator[_Part]:
         everything = torch.arange(len(features), device=features.device)
-        dense = selection is None or (self.training and self.dispatch == "dense")
+        dense = selection is None or self._computes_all
         for kernels, takes in kernel_sets:
             rows = everything if takes is None else everything[takes]
             if dense and len(rows):
@@ -100,6 +105,10 @@ class SpecializedNeurons(nn.Module):
                 for neuron in chosen.unique().tolist():
                     one = slice(neuron, neuron + 1)
                     yield _Part(rows[chosen == neuron], one, tuple(k[one] for k in kernels))
+
+    @property
+    def _computes_all(self) -> bool:
+        return (self.dispatch if self.training else self.test_dispatch) == "dense"
 
     def _convolve(self, features: Tensor, part: _Part) -> list[Tensor]:
         own = features if len(part.rows) == len(features) else features[part.rows]
@@ -135,7 +144,7 @@ class SpecializedNeurons(nn.Module):
         by_neuron = rearrange(combined, "b g n o t h w -> b n g o t h w")
         if selection is None:
             weighted = by_neuron / self.num_neurons
-        elif self.training:
+        elif self.training or self._computes_all:
             weights = selection.weights[part.rows, part.neurons]
             weighted = by_neuron * weights[..., None, None, None, None, None]
         else:

@@ -1,0 +1,59 @@
+"""Compare two ways of doing the same work.
+
+python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dsts_ray.errors import DSTSRayError
+
+NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead")
+
+
+def main() -> int:
+    """Parse, measure, print; 1 if a bound does not hold."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("bench", choices=NAMES)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the 256-pixel frames")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="clips (default: 2; 4 and 8 for train_ and inference_overhead)",
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each way")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="over the preset")
+    arguments = parser.parse_intermixed_args()
+    try:
+        import torch  # seconds of import that --help does not need
+        from rich.console import Console
+
+        from dsts_ray.bench.networks import Setting
+        from dsts_ray.bench.rows import print_rows, write_json
+        from dsts_ray.bench.table import BENCHES
+
+        default = {"inference_overhead": 8, "train_overhead": 4}.get(arguments.bench, 2)
+        setting = Setting(
+            device=torch.device(arguments.device),
+            precision=arguments.precision,
+            scale=arguments.scale,
+            batch_size=arguments.batch_size or default,
+            repeats=arguments.repeats,
+            overrides=tuple(arguments.overrides),
+        )
+        rows = BENCHES[arguments.bench](setting)
+    except DSTSRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_rows(rows, Console())
+    if arguments.json:
+        write_json(rows, arguments.json)
+    return int(any(row.holds is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Every bench at the smallest size: both ways do the same work; figures are for real sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsts_ray.bench.networks import Setting
+from dsts_ray.bench.table import BENCHES
+from tests.support.jobs import REPOSITORY
+
+SETTING = Setting(
+    device=torch.device("cpu"),
+    scale=0.1,
+    repeats=1,
+    overrides=(
+        "data.num_frames=2",
+        "model.backbone.tpn.depths=[1,1,1,1]",
+        "model.backbone.tpn.width=4",
+        "model.backbone.tpn.neck_channels=16",
+        "model.backbone.tpn.neck_groups=4",
+        "dsts.num_layers=2",
+        "dsts.num_neurons=3",
+        "dsts.groups=4",
+        "dsts.fuse_groups=4",
+    ),
+)
+
+
+@pytest.mark.parametrize("bench", ["scoring", "dispatch"])
+def test_both_ways_give_the_same_output(bench: str) -> None:
+    (row,) = BENCHES[bench](SETTING)
+    assert row.comparison.max_rel_error is not None
+    assert row.comparison.max_rel_error < 1e-5
+    assert row.ratio == row.comparison.time_ratio
+
+
+def test_the_gradient_on_features_is_that_of_algorithm_1_with_the_same_d() -> None:
+    *iterations, same = BENCHES["udl"](SETTING)
+    assert [row.variant for row in iterations] == [
+        "sparse, time",
+        "sparse, peak memory",
+        "dense, time",
+        "dense, peak memory",
+    ]
+    assert same.comparison.max_rel_error is not None
+    assert 0 < same.comparison.max_rel_error < 1e-5
+
+
+def test_overheads_are_rows_with_their_bounds() -> None:
+    training = BENCHES["train_overhead"](SETTING)
+    assert [row.asked for row in training] == ["at most 1.45", "at most 1.30", "", ""]
+    assert all("simulated update" in row.note for row in training)
+    (inference,) = BENCHES["inference_overhead"](SETTING)
+    assert inference.asked == "at most 1.10"
+
+
+def test_the_job_writes_json_and_fails_when_a_bound_does_not_hold(tmp_path: Path) -> None:
+    arguments = ["inference_overhead", "--scale", "0.1", "--batch-size", "1", "--repeats", "1"]
+    job = [sys.executable, "jobs/bench.py", *arguments, "--json", str(tmp_path / "rows.json")]
+    overrides = [*SETTING.overrides, "dsts.num_layers=60"]
+    done = subprocess.run([*job, *overrides], cwd=REPOSITORY, capture_output=True, check=False)
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert row["holds"] is False
+    assert done.returncode == 1
