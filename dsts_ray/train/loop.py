@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dsts_ray.data.batch import ClipBatch, select
 from dsts_ray.errors import DataError
-from dsts_ray.metrics import entropy
+from dsts_ray.metrics.specialization import entropy
 from dsts_ray.tracking.base import Tracker
 from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_workers
 from dsts_ray.train.context import RunContext

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from dsts_ray.metrics import entropy, recognition_metrics, specialization_metrics, wilson_low
+from dsts_ray.metrics.recognition import (
+    REFUSED,
+    confusion_matrix,
+    predicted_classes,
+    recognition_metrics,
+    wilson_low,
+)
 
 PROBABILITIES = torch.tensor(
     [
@@ -22,6 +28,7 @@ def test_recognition_by_hand() -> None:
     assert metrics["top1"] == pytest.approx(3 / 5)
     assert metrics["top5"] == pytest.approx(4 / 5)
     assert metrics["mean_class_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert metrics["mean_class_accuracy_all"] == pytest.approx((2 / 3 + 1 / 2) / 4)
     expected = -sum(map(math.log, (0.7, 0.2, 0.8, 0.3))) / 4
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
     assert metrics["top1_low"] == wilson_low(metrics["top1"], 5)
@@ -49,28 +56,25 @@ def test_wilson_bound(share: float, count: int, low: float) -> None:
     assert wilson_low(share, count) == pytest.approx(low, abs=1e-5)
 
 
-def test_a_bijection_of_neuron_and_class_carries_all_information() -> None:
-    labels = torch.arange(4).repeat(12)
-    chosen = torch.stack([3 - labels, torch.zeros_like(labels), torch.arange(48) // 4 % 4], dim=1)
-    metrics = specialization_metrics(chosen, labels, 4)
-    assert metrics["layer0/utilization"] == pytest.approx(1.0)
-    assert metrics["layer0/mutual_information"] == pytest.approx(math.log(4))
-    assert metrics["layer1/utilization"] == pytest.approx(0.0)
-    assert metrics["layer1/mutual_information"] == pytest.approx(0.0)
-    assert metrics["layer2/utilization"] == pytest.approx(1.0)
-    assert metrics["layer2/mutual_information"] == pytest.approx(0.0, abs=1e-9)
+def test_a_class_without_videos_costs_only_the_mean_over_all_classes() -> None:
+    labels = torch.tensor([c for c in range(48) if c != 30])  # Diving48 V2 has no video of 30
+    metrics = recognition_metrics(torch.eye(48)[labels], labels)
+    assert metrics["mean_class_accuracy"] == 1.0
+    assert metrics["mean_class_accuracy_all"] == pytest.approx(47 / 48)
 
 
-def test_half_of_the_neurons_are_half_used() -> None:
-    chosen = torch.tensor([[0], [1], [0], [1]])
-    metrics = specialization_metrics(chosen, torch.tensor([0, 0, 1, 1]), 4)
-    assert metrics["layer0/utilization"] == pytest.approx(0.5)
+def test_an_absent_class_that_is_predicted_changes_no_mean() -> None:
+    probabilities = torch.eye(4)[[0, 3, 1]]
+    metrics = recognition_metrics(probabilities, torch.tensor([0, 0, 1]))
+    assert metrics["mean_class_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
 
 
-def test_a_single_neuron_is_fully_used() -> None:
-    metrics = specialization_metrics(torch.zeros(3, 1, dtype=torch.int64), torch.arange(3), 1)
-    assert metrics == {"layer0/utilization": 1.0, "layer0/mutual_information": 0.0}
-
-
-def test_entropy_of_a_certain_outcome_is_zero() -> None:
-    assert entropy(torch.tensor([1.0, 0.0])) == 0.0
+def test_confusion_has_true_classes_in_rows_and_leaves_refused_videos_out() -> None:
+    predicted = predicted_classes(PROBABILITIES)
+    assert predicted.tolist() == [0, 1, 1, REFUSED, 0]
+    assert confusion_matrix(predicted, LABELS, 4).tolist() == [
+        [2, 1, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
