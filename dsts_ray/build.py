@@ -9,7 +9,7 @@ from torch import nn
 from dsts_ray.config.load import config_from_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import Augmentation
-from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.models.backbones.base import Backbone
 from dsts_ray.models.backbones.swin3d import VideoSwin
@@ -19,9 +19,11 @@ from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognizer
 from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
 from dsts_ray.train.engine import ParameterEngine, TorchEngine
+from dsts_ray.train.evaluate import ViewPredictor
 from dsts_ray.train.optim import build_optimizer, schedule_factor
 from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.plan import Plan
+from dsts_ray.train.predictions import EvaluationSetup
 from dsts_ray.train.step import TrainingStep
 
 
@@ -221,12 +223,13 @@ def learning_rates(config: Config, progress: float) -> tuple[float, float]:
 
 
 def build_clip_spec(config: Config) -> ClipSpec:
-    """How videos become clips."""
+    """How videos become training clips."""
     data = config.data
     return ClipSpec(
         num_frames=data.num_frames,
         short_side=data.short_side,
         crop_size=data.crop_size,
+        sampling=data.sampling,
         crop=data.crop,
         crop_scale=data.crop_scale,
         crop_ratio=data.crop_ratio,
@@ -246,6 +249,46 @@ def build_augmentation(config: Config) -> Augmentation:
         rand_augment_magnitude=augment.rand_augment_magnitude,
         erase_probability=augment.erase_probability,
         seed=config.train.seed,
+    )
+
+
+def build_view_spec(config: Config) -> ViewSpec:
+    """How videos become the views of an evaluation."""
+    data, evaluation = config.data, config.evaluation
+    num_clips, num_crops = map(int, evaluation.protocol.split("x"))
+    return ViewSpec(
+        num_clips=num_clips,
+        num_crops=num_crops,
+        num_frames=data.num_frames,
+        short_side=evaluation.short_side or data.short_side,
+        crop_size=evaluation.crop_size or data.crop_size,
+        sampling=data.sampling,
+    )
+
+
+def build_view_predictor(config: Config, model: Recognizer, device: torch.device) -> ViewPredictor:
+    """How a model on a device predicts the views."""
+    return ViewPredictor(
+        model,
+        device,
+        average=config.evaluation.average,
+        batch_size=config.evaluation.batch_size,
+        refused=config.evaluation.refused,
+    )
+
+
+def build_setup(config: Config, *, model: str, split: str, num_videos: int) -> EvaluationSetup:
+    """What results on a split hold for."""
+    spec = build_view_spec(config)
+    return EvaluationSetup(
+        model=model,
+        split=split,
+        num_videos=num_videos,
+        protocol=config.evaluation.protocol,
+        average=config.evaluation.average,
+        frames=f"{spec.num_frames} by {spec.sampling}",
+        size=f"{spec.crop_size} of {spec.short_side}",
+        refused=config.evaluation.refused,
     )
 
 

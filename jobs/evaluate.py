@@ -1,6 +1,9 @@
-"""Evaluate a registered model or a checkpoint folder.
+"""Evaluate a registered model or a checkpoint folder, score saved predictions, or fuse two.
 
 python jobs/evaluate.py --model models:/dsts_ray@champion
+python jobs/evaluate.py --model FOLDER evaluation.protocol=2x3 --save a.parquet
+python jobs/evaluate.py --score a.parquet
+python jobs/evaluate.py --fuse a.parquet b.parquet
 """
 
 import argparse
@@ -10,49 +13,73 @@ from pathlib import Path
 from dsts_ray.errors import DSTSRayError
 
 
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    summary, _, examples = str(__doc__).partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a checkpoint folder"
+    )
+    what.add_argument("--score", type=Path, metavar="FILE", help="score saved predictions again")
+    what.add_argument(
+        "--fuse", type=Path, nargs=2, metavar="FILE", help="average two files of predictions"
+    )
+    parser.add_argument("--data", type=Path, help="manifest (default: the model's)")
+    parser.add_argument("--split", help="split of the manifest (default: the model's val_split)")
+    parser.add_argument(
+        "--num-workers", type=int, default=1, help="copies of the model; changes no prediction"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE.parquet", help="save the predictions")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.json", help="write metrics, classes and confusion"
+    )
+    parser.add_argument("--per-class", action="store_true", help="print a table of the classes")
+    parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        help="over the model's configuration, as evaluation.protocol=2x3 evaluation.average=logits "
+        "evaluation.crop_size=256; keys of evaluation, data and scaling",
+    )
+    return parser.parse_intermixed_args()
+
+
 def main() -> int:
     """Parse, evaluate, print."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument(
-        "--model",
-        required=True,
-        help="models:/NAME@ALIAS, models:/NAME/VERSION or a checkpoint folder",
-    )
-    parser.add_argument(
-        "--data", type=Path, help="manifest (default: what the model was trained on)"
-    )
-    parser.add_argument(
-        "--split", help="split of the manifest (default: the model's validation split)"
-    )
-    parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
-    arguments = parser.parse_args()
+    arguments = parse()
     try:
         from rich.console import Console  # the imports below take seconds that --help does not need
-        from rich.table import Table
 
+        from dsts_ray.launch.evaluation_report import print_report, report_on, write_report
         from dsts_ray.launch.evaluator import evaluate
+        from dsts_ray.train.predictions import fuse, read_predictions, write_predictions
 
-        result = evaluate(
-            arguments.model, uri=arguments.tracking_uri, data=arguments.data, split=arguments.split
-        )
+        if arguments.model:
+            saved = evaluate(
+                arguments.model,
+                uri=arguments.tracking_uri,
+                data=arguments.data,
+                split=arguments.split,
+                num_workers=arguments.num_workers,
+                overrides=arguments.overrides,
+            )
+        elif arguments.score:
+            saved = read_predictions(arguments.score)
+        else:
+            saved = fuse(*map(read_predictions, arguments.fuse))
+        report = report_on(saved)
+        if arguments.save:
+            write_predictions(saved, arguments.save)
+        if arguments.report:
+            write_report(report, arguments.report)
+        print_report(report, Console(), per_class=arguments.per_class)
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console()
-    version = f" (version {result.model.version})" if result.model.version else ""
-    table = Table(
-        title=f"{arguments.model}{version} on {result.split}, one clip, centre crop",
-        show_header=False,
-    )
-    for name, value in result.metrics.items():
-        table.add_row(
-            name,
-            f"{value:.6f}" if name not in ("val/num_videos", "val/num_refused") else f"{value:.0f}",
-        )
-    console.print(table)
-    console.print(f"data {result.manifest}", soft_wrap=True, highlight=False)
-    for video_id, reason in result.refused:
-        console.print(f"refused {video_id}: {reason}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -62,6 +62,22 @@ def load_config(
     return _decode(given, problems, check_rules=not layer_problems)
 
 
+def changed_config(config: Config, overrides: Sequence[str], sections: Sequence[str]) -> Config:
+    """Return the configuration of a trained model with ``key=value`` overrides of some sections.
+
+    Raises:
+        ConfigError: As in ``load_config``, and for a key of another section.
+    """
+    problems: list[str] = []
+    given = _parse_overrides(overrides, problems)
+    problems += [
+        f"{key}: cannot be changed for a trained model; only keys of {', '.join(sections)} can"
+        for key in given
+        if key in config_fields() and key.partition(".")[0] not in sections
+    ]
+    return _decode({**flatten(config), **given}, problems, check_rules=True)
+
+
 def config_from_yaml(source: str | Path) -> Config:
     """Read what ``config_to_yaml`` wrote: the text itself, or the path of a file.
 

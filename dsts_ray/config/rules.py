@@ -9,6 +9,7 @@ from dsts_ray.config.schema import Config
 _STRIDE, _PATCH_FRAMES = 32, 2
 _INSERTIONS = {"tpn": ("neck", "res4"), "swin3d": ("norm",)}
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PROTOCOL = re.compile(r"[1-9][0-9]{0,2}x[1-9][0-9]{0,2}")
 
 
 def problems(config: Config) -> list[str]:
@@ -16,6 +17,7 @@ def problems(config: Config) -> list[str]:
     rules = (
         _names,
         _clips,
+        _views,
         _demo,
         _augmentation,
         _batches,
@@ -57,6 +59,23 @@ def _clips(config: Config) -> Iterator[str]:
     falling = sorted(data.crop_sides, reverse=True)
     if list(data.crop_sides) != falling:
         yield f"data.crop_sides = {list(data.crop_sides)} must fall: use {falling}"
+
+
+def _views(config: Config) -> Iterator[str]:
+    evaluation = config.evaluation
+    if not _PROTOCOL.fullmatch(evaluation.protocol):
+        yield (
+            f"evaluation.protocol = {evaluation.protocol!r} must be num_clips x num_crops, each 1 "
+            "to 999: 1x1, 1x3, 2x3, 10x3 or another such pair"
+        )
+    short_side = evaluation.short_side or config.data.short_side
+    crop_size = evaluation.crop_size or config.data.crop_size
+    sizes_given = evaluation.short_side or evaluation.crop_size
+    if sizes_given and crop_size > short_side:
+        yield (
+            f"evaluation.crop_size = {crop_size} exceeds evaluation.short_side = {short_side}: "
+            f"use a crop_size of at most {short_side}, or a larger short_side (0 takes the data's)"
+        )
 
 
 def _demo(config: Config) -> Iterator[str]:

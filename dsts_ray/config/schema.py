@@ -45,6 +45,9 @@ class DataConfig:
     val_split: Annotated[str, MinLen(1)] = "test"
     num_frames: PositiveInt = 8
     """Frames in a clip."""
+    sampling: Literal["segments", "uniform"] = "segments"
+    """Which frames: one of each of equal segments (TSN, TPN), or one between evenly spread frames
+    (Swin); random in training, the middle one in evaluation."""
     short_side: Annotated[int, Ge(16)] = 256
     """Short side of the decoded frames, pixels."""
     crop_size: Annotated[int, Ge(16)] = 224
@@ -282,10 +285,21 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """Evaluation: one clip, centre crop."""
+    """Evaluation, in training and of a trained model."""
 
+    protocol: Annotated[str, MinLen(1)] = "1x1"
+    """Views of a video, num_clips x num_crops: 1x1, 1x3 (Swin on Something-Something v2), 2x3
+    (TPN), 10x3, or any other."""
+    average: Literal["softmax", "logits"] = "softmax"
+    """What is averaged over the views of a video."""
+    short_side: Annotated[int, Ge(0)] = 0
+    """Short side of the decoded frames, pixels; 0 means ``data.short_side``."""
+    crop_size: Annotated[int, Ge(0)] = 0
+    """Height and width of a view, pixels; 0 means ``data.crop_size``."""
     batch_size: PositiveInt = 32
-    """Clips in one forward pass of one worker."""
+    """Views in one forward pass of one worker."""
+    refused: Literal["wrong", "stop"] = "wrong"
+    """A video that cannot be decoded counts as ``wrong``, or its reason ends the run: ``stop``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

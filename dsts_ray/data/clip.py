@@ -1,5 +1,6 @@
-"""One row of a manifest to one uint8 clip of fixed shape."""
+"""One row of a manifest to one uint8 clip, or to the views of a test, of fixed shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -7,28 +8,30 @@ from typing import Any, Literal
 import numpy as np
 
 from dsts_ray.data.decode import decode_clip
-from dsts_ray.data.geometry import center_crop, multi_scale_crop, random_resized_crop
-from dsts_ray.data.sampling import sample_frames
+from dsts_ray.data.geometry import multi_scale_crop, random_resized_crop, view_crop
+from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """How a video becomes a clip.
+    """How a video becomes a training clip.
 
     Attributes:
         num_frames: Frames in the clip.
         short_side: Of the decoded frames, pixels.
         crop_size: Height and width of the clip, pixels.
-        crop: Kind of training crop.
-        crop_scale: ``random_resized``: area of a training crop over the frame's.
-        crop_ratio: ``random_resized``: width over height of a training crop.
-        crop_sides: ``multi_scale``: sides of a training crop over the frame's short side.
-        seed: Names the random draws of training clips.
+        sampling: Which frames.
+        crop: Kind of crop.
+        crop_scale: ``random_resized``: area of the crop over the frame's.
+        crop_ratio: ``random_resized``: width over height of the crop.
+        crop_sides: ``multi_scale``: sides of the crop over the frame's short side.
+        seed: Names the random draws.
     """
 
     num_frames: int
     short_side: int
     crop_size: int
+    sampling: Sampling = "segments"
     crop: Literal["random_resized", "multi_scale"] = "random_resized"
     crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_ratio: tuple[float, float] = (1.0, 1.0)
@@ -41,7 +44,7 @@ class ClipSpec:
         return (self.num_frames, self.crop_size, self.crop_size, 3)
 
     def training_clip(self, row: dict[str, Any], *, epoch: int, sample_id: int) -> np.ndarray:
-        """Random frames of equal segments, one random crop.
+        """Random frames, one random crop.
 
         Draws are named by seed, epoch and sample.
 
@@ -49,27 +52,86 @@ class ClipSpec:
             DataError: The video cannot be decoded.
         """
         rng = np.random.default_rng([self.seed, epoch, sample_id])
-        frames = self._decode(row, partial(sample_frames, policy="segments_random", rng=rng))
+        frames = _decode(
+            row,
+            partial(random_frames, clip_length=self.num_frames, sampling=self.sampling, rng=rng),
+            self.short_side,
+        )
         if self.crop == "multi_scale":
             return multi_scale_crop(frames, size=self.crop_size, sides=self.crop_sides, rng=rng)
         return random_resized_crop(
             frames, size=self.crop_size, scale=self.crop_scale, ratio=self.crop_ratio, rng=rng
         )
 
-    def test_clip(self, row: dict[str, Any]) -> np.ndarray:
-        """Middle frames of equal segments, centre crop.
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """How a video becomes the views of a test.
+
+    Attributes:
+        num_clips: Clips, dealt out over the video as ``sampling.middle_frames`` says.
+        num_crops: Crops of every clip, spread along the longer side.
+        num_frames: Frames in a clip.
+        short_side: Of the decoded frames, pixels.
+        crop_size: Height and width of a view, pixels.
+        sampling: Which frames.
+    """
+
+    num_clips: int = 1
+    num_crops: int = 1
+    num_frames: int
+    short_side: int
+    crop_size: int
+    sampling: Sampling = "segments"
+
+    @property
+    def num_views(self) -> int:
+        """Views of a video."""
+        return self.num_clips * self.num_crops
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Views, time, height, width, 3."""
+        return (self.num_views, self.num_frames, self.crop_size, self.crop_size, 3)
+
+    def views(self, row: dict[str, Any]) -> np.ndarray:
+        """All views of a video, which is decoded once; crop k of clip c is view c * num_crops + k.
 
         Raises:
             DataError: The video cannot be decoded.
         """
-        frames = self._decode(row, partial(sample_frames, policy="segments_middle"))
-        return center_crop(frames, size=self.crop_size)
 
-    def _decode(self, row: dict[str, Any], sample: partial[np.ndarray]) -> np.ndarray:
-        return decode_clip(
-            row["path"],
-            partial(sample, clip_length=self.num_frames),
-            short_side=self.short_side,
-            first_frame=row["start_frame"],
-            end_frame=row["end_frame"],
+        def choose(num_frames: int) -> np.ndarray:
+            clips = middle_frames(
+                num_frames,
+                clip_length=self.num_frames,
+                num_clips=self.num_clips,
+                sampling=self.sampling,
+            )
+            return clips.T.flatten()  # ascending, so that the decoder never goes back
+
+        frames = _decode(row, choose, self.short_side)
+        return np.stack(
+            [
+                view_crop(
+                    frames[clip :: self.num_clips],
+                    size=self.crop_size,
+                    view=crop,
+                    num_crops=self.num_crops,
+                )
+                for clip in range(self.num_clips)
+                for crop in range(self.num_crops)
+            ]
         )
+
+
+def _decode(
+    row: dict[str, Any], choose: Callable[[int], np.ndarray], short_side: int
+) -> np.ndarray:
+    return decode_clip(
+        row["path"],
+        choose,
+        short_side=short_side,
+        first_frame=row["start_frame"],
+        end_frame=row["end_frame"],
+    )

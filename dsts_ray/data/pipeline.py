@@ -19,7 +19,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data.block import BlockMetadata
 
-from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import DataError
@@ -119,17 +119,17 @@ class TrainingDecoder:
 
 
 class TestDecoder:
-    """Actor that decodes rows of the evaluation stream: sample i in row i."""
+    """Actor that decodes rows of the evaluation stream, all views of sample i in row i."""
 
     __test__ = False
 
-    def __init__(self, *, manifest: str, split: str, spec: ClipSpec) -> None:
+    def __init__(self, *, manifest: str, split: str, spec: ViewSpec) -> None:
         """Open the manifest."""
         self.table = Manifest.read(manifest).split(split).table
         self.spec = spec
 
     def __call__(self, rows: Rows) -> Rows:
-        """Decode the clips of these row numbers; numbers beyond the last sample give empty rows."""
+        """Decode the videos of these row numbers; numbers beyond the last give empty rows."""
         samples = []
         for row in rows["id"].tolist():
             empty = {"clip": np.zeros(self.spec.shape, np.uint8), "position": row}
@@ -141,7 +141,7 @@ class TestDecoder:
             video = _video(self.table, row)
             sample = {**empty, "sample_id": row, "label": video["label"], "reason": ""}
             try:
-                samples.append({**sample, "clip": self.spec.test_clip(video)})
+                samples.append({**sample, "clip": self.spec.views(video)})
             except DataError as error:
                 samples.append({**sample, "reason": str(error)})
         return _stacked(samples)
@@ -182,23 +182,28 @@ def test_stream(
     manifest: str,
     split: str,
     num_videos: int,
-    spec: ClipSpec,
-    batch_size: int,
+    spec: ViewSpec,
+    block_size: int,
     num_workers: int,
     num_decoders: int,
     cpus_per_decoder: float,
 ) -> Dataset:
-    """Stream every video once, in batches independent of the number of workers."""
-    num_blocks = -(-num_videos // batch_size)
+    """Stream every video once, in blocks independent of the number of workers."""
+    num_blocks = -(-num_videos // block_size)
     num_blocks += -num_blocks % num_workers
-    rows = np.arange(num_blocks * batch_size)
+    rows = np.arange(num_blocks * block_size)
     return _decoded(
-        list(rows.reshape(num_blocks, batch_size)),
+        list(rows.reshape(num_blocks, block_size)),
         TestDecoder,
         {"manifest": manifest, "split": split, "spec": spec},
         num_decoders=num_decoders,
         cpus_per_decoder=cpus_per_decoder,
     )
+
+
+def videos_per_block(spec: ViewSpec, batch_size: int) -> int:
+    """Videos whose views fill a forward pass of ``batch_size`` views; one where none does."""
+    return max(1, batch_size // spec.num_views)
 
 
 test_stream.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
@@ -238,6 +243,7 @@ def _decoded(
         num_cpus=_CPUS_TO_COUNT,
         concurrency=1,
     )
+    numbers.context.target_max_block_size = None  # a block stays whole, whatever its bytes
     decoded = numbers.map_batches(
         decoder,
         fn_constructor_kwargs=arguments,

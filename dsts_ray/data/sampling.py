@@ -1,4 +1,42 @@
-"""Which frames of a video make a clip: integer arithmetic on frame counts, no pixels."""
+"""Which frames of a video make a clip: integer arithmetic on frame counts, no pixels.
+
+A video of n frames is divided in one of two ways, ``sampling``:
+
+- ``segments`` (TSN, TSM, TPN): segment i of T is the half-open range [i*n // T, (i+1)*n // T). In
+  training one frame is drawn uniformly from each; a test takes the middle, (2*i + 1)*n // (2*T).
+- ``uniform`` (Swin and SlowFast on Something-Something): T + 1 frames b_i = round(i*(n - 1) / T)
+  are spread from the first to the last. In training one frame is drawn uniformly from each closed
+  range [b_i, b_(i+1)]; a test takes its middle, (b_i + b_(i+1)) // 2.
+
+A test with C clips takes the middle frames of C*T segments and deals them out in turn: clip c has
+the frames c, c + C, c + 2*C, ... of these. For C = 2 these are TPN's even and odd ones of 16
+segments; for C = 1 it is the clip above. No two clips are the same but where the video is too
+short to tell them apart: with fewer frames than C*T, frames repeat, in order and evenly.
+
+Worked examples:
+    n = 10, T = 4: the segments are 0-1, 2-4, 5-6, 7-9.
+
+    >>> middle_frames(10, clip_length=4, sampling="segments").tolist()
+    [[1, 3, 6, 8]]
+    >>> random_frames(10, clip_length=4, sampling="segments", rng=np.random.default_rng(0)).tolist()
+    [1, 3, 6, 7]
+
+    The spread frames are 0, 2, 4, 7, 9 (2.25, 4.5, 6.75 rounded, halves to the even number).
+
+    >>> middle_frames(10, clip_length=4, sampling="uniform").tolist()
+    [[1, 3, 5, 8]]
+    >>> random_frames(10, clip_length=4, sampling="uniform", rng=np.random.default_rng(0)).tolist()
+    [2, 3, 6, 7]
+
+    Two clips of 4 from 16 frames, and of 4 from 3 frames, fewer than one clip has.
+
+    >>> middle_frames(16, clip_length=4, num_clips=2, sampling="segments").tolist()
+    [[1, 5, 9, 13], [3, 7, 11, 15]]
+    >>> middle_frames(3, clip_length=4, num_clips=2, sampling="segments").tolist()
+    [[0, 0, 1, 2], [0, 1, 2, 2]]
+    >>> middle_frames(3, clip_length=8, sampling="uniform").tolist()
+    [[0, 0, 0, 1, 1, 1, 2, 2]]
+"""
 
 from typing import Literal, get_args
 
@@ -6,76 +44,71 @@ import numpy as np
 
 from dsts_ray.errors import ConfigError, DataError
 
-SamplingPolicy = Literal["segments_random", "segments_middle", "uniform"]
+Sampling = Literal["segments", "uniform"]
 
 
-def sample_frames(
-    num_frames: int,
-    *,
-    clip_length: int,
-    policy: SamplingPolicy,
-    rng: np.random.Generator | None = None,
+def random_frames(
+    num_frames: int, *, clip_length: int, sampling: Sampling, rng: np.random.Generator
 ) -> np.ndarray:
-    """Choose the frames of one clip.
-
-    With n frames and a clip of T, segment i is the half-open range [i*n // T, (i+1)*n // T):
-
-    - ``segments_random`` (TSN in training) draws one frame uniformly from each segment;
-    - ``segments_middle`` (TSN in test) takes the middle, (2*i + 1)*n // (2*T);
-    - ``uniform`` spreads the clip from the first to the last frame, i*(n - 1) // (T - 1), and takes
-      the middle frame (n - 1) // 2 when T is 1.
-
-    A video shorter than the clip has empty segments: its frames repeat, in order and evenly.
-
-    Worked examples:
-        n = 10, T = 4: the segments are 0-1, 2-4, 5-6, 7-9.
-
-        >>> sample_frames(10, clip_length=4, policy="segments_middle")
-        array([1, 3, 6, 8])
-        >>> sample_frames(10, clip_length=4, policy="uniform")
-        array([0, 3, 6, 9])
-        >>> sample_frames(10, clip_length=4, policy="segments_random",
-        ...               rng=np.random.default_rng(0))
-        array([1, 3, 6, 7])
-
-        n = 3, T = 8: fewer frames than the clip.
-
-        >>> sample_frames(3, clip_length=8, policy="segments_middle")
-        array([0, 0, 0, 1, 1, 2, 2, 2])
-        >>> sample_frames(3, clip_length=8, policy="uniform")
-        array([0, 0, 0, 0, 1, 1, 1, 2])
+    """Draw the frames of a training clip, one from each part of the video.
 
     Args:
         num_frames: Frames the video has, 1 or more.
         clip_length: Frames the clip gets, 1 or more.
-        policy: One of the three above.
-        rng: Source of the draws; ``segments_random`` takes exactly ``clip_length`` of them.
+        sampling: How the video is divided.
+        rng: Source of exactly ``clip_length`` draws.
 
     Returns:
         Frame indices, int64 [clip_length], ascending, each in [0, num_frames).
 
     Raises:
-        ConfigError: Unknown policy, a clip length below 1, or ``segments_random`` without ``rng``.
+        ConfigError: Unknown sampling or a clip length below 1.
         DataError: The video has no frame.
     """
-    if clip_length < 1:
-        raise ConfigError(f"clip length is {clip_length}, must be 1 or more")
+    first, last = _parts(num_frames, clip_length, sampling)
+    return first + rng.integers(last - first + 1)
+
+
+def middle_frames(
+    num_frames: int, *, clip_length: int, num_clips: int = 1, sampling: Sampling
+) -> np.ndarray:
+    """Choose the frames of a video's test clips, always the same.
+
+    Args:
+        num_frames: Frames the video has, 1 or more.
+        clip_length: Frames a clip gets, 1 or more.
+        num_clips: Clips, 1 or more.
+        sampling: How the video is divided.
+
+    Returns:
+        Frame indices, int64 [num_clips, clip_length], each row ascending, each index in
+        [0, num_frames). The columns one after the other ascend too.
+
+    Raises:
+        ConfigError: Unknown sampling, or a clip length or number of clips below 1.
+        DataError: The video has no frame.
+    """
+    num_parts = num_clips * clip_length
+    first, last = _parts(num_frames, num_parts, sampling)
+    middle = (first + last) // 2
+    if sampling == "segments":  # TSN rounds the other way
+        middle = (2 * np.arange(num_parts) + 1) * num_frames // (2 * num_parts)
+    return middle.reshape(clip_length, num_clips).T
+
+
+def _parts(num_frames: int, num_parts: int, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """First and last frame of every part of the video."""
+    if num_parts < 1:
+        raise ConfigError(
+            f"a clip of {num_parts} frames: clip length and number of clips must be 1 or more"
+        )
     if num_frames < 1:
         raise DataError(f"cannot sample a clip from {num_frames} frames: a video needs at least 1")
-    index = np.arange(clip_length, dtype=np.int64)
-    match policy:
-        case "segments_random":
-            if rng is None:
-                raise ConfigError("sampling policy 'segments_random' needs a random generator")
-            start = index * num_frames // clip_length
-            length = np.maximum((index + 1) * num_frames // clip_length - start, 1)
-            return start + rng.integers(length)
-        case "segments_middle":
-            return (2 * index + 1) * num_frames // (2 * clip_length)
-        case "uniform":
-            if clip_length == 1:
-                return (index + num_frames - 1) // 2
-            return index * (num_frames - 1) // (clip_length - 1)
-        case _:
-            allowed = ", ".join(get_args(SamplingPolicy))
-            raise ConfigError(f"unknown sampling policy {policy!r}: choose one of {allowed}")
+    if sampling == "segments":
+        bounds = np.arange(num_parts + 1, dtype=np.int64) * num_frames // num_parts
+        return bounds[:-1], np.maximum(bounds[1:] - 1, bounds[:-1])
+    if sampling == "uniform":
+        bounds = np.rint((num_frames - 1) / num_parts * np.arange(num_parts + 1)).astype(np.int64)
+        return bounds[:-1], bounds[1:]
+    allowed = ", ".join(get_args(Sampling))
+    raise ConfigError(f"unknown sampling {sampling!r}: choose one of {allowed}")

@@ -6,15 +6,18 @@ from rich.console import Console
 from rich.table import Table
 
 from dsts_ray.launch.trainer import Outcome
+from dsts_ray.train.predictions import EvaluationSetup
 
 _ROWS = (
     ("train/loss_last", "last training loss"),
     ("val/top1", "validation top-1"),
     ("val/top1_low", "  lower 95 % bound"),
     ("val/top5", "validation top-5"),
-    ("val/mean_class_accuracy", "mean class accuracy"),
+    ("val/mean_class_accuracy", "mean class accuracy, classes present"),
+    ("val/mean_class_accuracy_all", "mean class accuracy, all classes"),
     ("val/num_videos", "validation videos"),
     ("val/num_refused", "  of them refused"),
+    ("val/num_incomplete", "  of them with missing views"),
     ("num_parameters", "parameters"),
     ("num_dsts_parameters", "  of them DSTS"),
     ("clips_per_s", "clips per second"),
@@ -30,6 +33,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         console.print(
             f"run {run.name} is finished; choose another name=... or configuration to train again"
         )
+    evaluated = EvaluationSetup(**summary["evaluation"])
+    console.print(f"validation: {evaluated}", soft_wrap=True, highlight=False)
     table = Table(title=f"run {run.name}", show_header=False)
     for key, label in _ROWS:
         if summary.get(key) is not None:

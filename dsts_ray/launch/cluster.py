@@ -92,6 +92,33 @@ def check_resources(config: Config) -> None:
         )
 
 
+def check_evaluation_resources(config: Config) -> None:
+    """Refuse an evaluation that would wait for ever for resources the cluster does not have.
+
+    Raises:
+        ClusterError: Says what is asked, what the cluster has, and what to change.
+    """
+    has = ray.cluster_resources()
+    scaling, data = config.scaling, config.data
+    asked = (
+        scaling.num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
+    )
+    num_cpus = has.get("CPU", 0.0)
+    if asked >= num_cpus:
+        raise ClusterError(
+            f"the evaluation asks for {asked:g} CPUs: {scaling.num_workers} workers x "
+            f"{scaling.cpus_per_worker:g} and {data.num_decoders} decoders x "
+            f"{data.cpus_per_decoder:g}, and a fraction besides; the cluster has {num_cpus:g}. "
+            "Lower --num-workers, scaling.cpus_per_worker or data.cpus_per_decoder (fractions are "
+            "allowed), or add nodes"
+        )
+    if 0 < has.get("GPU", 0.0) < scaling.num_workers:
+        raise ClusterError(
+            f"{scaling.num_workers} workers take a GPU each, the cluster has {has['GPU']:g}: lower "
+            "--num-workers, or hide the GPUs from Ray"
+        )
+
+
 def _quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False

@@ -1,43 +1,46 @@
-"""Evaluation of a saved model on a split."""
+"""Evaluation of a saved model on a split: decoders and forward passes are pools of Ray actors."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
+import ray.data
 import torch
+from ray.exceptions import RayTaskError
 
-from dsts_ray.build import build_clip_spec, load_model
+from dsts_ray.build import build_setup, build_view_predictor, build_view_spec, load_model
+from dsts_ray.config.load import changed_config
 from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.data.pipeline import batches, test_stream
+from dsts_ray.data.pipeline import Rows, batches, execution_options, test_stream, videos_per_block
 from dsts_ray.errors import ConfigError
-from dsts_ray.launch.cluster import connected
+from dsts_ray.launch.cluster import check_evaluation_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
+from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
-from dsts_ray.train.evaluate import Predictions, joined, predict, score
+from dsts_ray.train.evaluate import collect
+from dsts_ray.train.predictions import SavedPredictions
 
-_CPUS_FOR_MODEL = 0.5
+CHANGEABLE = ("evaluation", "data", "scaling")
+"""Sections of a trained model's configuration that an evaluation may change."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of an evaluation.
+class ForwardPass:
+    """Actor that predicts decoded blocks."""
 
-    Attributes:
-        model: Where the model came from.
-        manifest: Manifest it was evaluated on.
-        split: Of the manifest.
-        metrics: Under the names of the design.
-        refused: (video id, reason) of the videos that could not be decoded; they count as errors.
-    """
+    def __init__(self, *, config: Config, model: ray.ObjectRef) -> None:
+        """Take the model to the GPU, where the actor was given one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        recognizer: Recognizer = ray.get(model)
+        self.predict = build_view_predictor(config, recognizer.to(device), device)
 
-    model: ResolvedModel
-    manifest: Path
-    split: str
-    metrics: dict[str, float]
-    refused: tuple[tuple[str, str], ...]
+    def __call__(self, rows: Rows) -> Rows:
+        """Predict a block."""
+        return self.predict(rows)
 
 
 def fetch_model(model: str, uri: str | None) -> ResolvedModel:
@@ -56,16 +59,38 @@ def fetch_model(model: str, uri: str | None) -> ResolvedModel:
     )
 
 
-def evaluate(model: str, *, uri: str | None, data: Path | None, split: str | None) -> Evaluation:
-    """Evaluate a model on its own validation split, or on ``split`` of the manifest ``data``.
+def evaluate(
+    model: str,
+    *,
+    uri: str | None,
+    data: Path | None,
+    split: str | None,
+    num_workers: int,
+    overrides: Sequence[str],
+) -> SavedPredictions:
+    """Predict a model's own validation split, or ``split`` of the manifest ``data``.
+
+    The predictions are the same, to the last bit, for any number of workers of one kind.
+
+    Args:
+        model: As in ``fetch_model``.
+        uri: Tracking server.
+        data: Manifest; None is the one the model was trained on.
+        split: Of the manifest; None is the model's validation split.
+        num_workers: Actors with a copy of the model, a GPU each where the cluster has any.
+        overrides: ``key=value`` over the model's configuration, of the sections ``CHANGEABLE``.
 
     Raises:
         TrackingError: There is no such model.
-        DataError: The manifest is missing or has no such split.
-        ConfigError: The manifest's classes are not the model's.
+        DataError: The manifest is missing or has no such split, or a video cannot be decoded and
+            ``evaluation.refused`` is ``stop``.
+        ConfigError: A bad override, or the manifest's classes are not the model's.
+        ClusterError: The cluster is too small.
     """
     resolved = fetch_model(model, uri)
     config, recognizer, classes = load_model(resolved.directory)
+    given = [*overrides, f"scaling.num_workers={num_workers}"]
+    config = changed_config(config, given, CHANGEABLE)
     if data is not None:
         config = replace(config, data=replace(config.data, manifest=str(data)))
     path = locate_manifest(config, storage_folder(Config()))
@@ -73,35 +98,51 @@ def evaluate(model: str, *, uri: str | None, data: Path | None, split: str | Non
     if manifest.classes != classes:
         raise ConfigError(
             f"{path} has {len(manifest.classes)} classes ({', '.join(manifest.classes[:3])}, ...), "
-            f"the model was trained on {len(classes)} ({', '.join(classes[:3])}, ...); give --data "
-            "a manifest of the same classes"
+            f"the model's head has {len(classes)} ({', '.join(classes[:3])}, ...); give --data a "
+            "manifest of the same classes"
         )
     split = split or config.data.val_split
     videos = labelled_split(manifest, split)
     with connected():
-        task = ray.remote(num_cpus=_CPUS_FOR_MODEL)(_predict_split)
-        predictions: Predictions = ray.get(
-            task.remote(config, recognizer, str(path), split, len(videos))
-        )
-    ids = videos.table["video_id"]
-    refused = tuple((ids[sample].as_py(), reason) for sample, reason in predictions.refused)
-    metrics = score(predictions, config.dsts.num_neurons)
-    return Evaluation(resolved, path, split, metrics, refused)
+        check_evaluation_resources(config)
+        task = ray.remote(num_cpus=0)(_predicted_blocks)  # its process keeps Ray Data's log lines
+        try:
+            blocks = ray.get(task.remote(config, recognizer, str(path), split, len(videos)))
+        except RayTaskError as error:
+            raise own_error(error) or error from error
+    version = f" (version {resolved.version})" if resolved.version else ""
+    return SavedPredictions(
+        setup=build_setup(config, model=model + version, split=split, num_videos=len(videos)),
+        classes=classes,
+        num_neurons=config.dsts.num_neurons,
+        video_ids=tuple(videos.table["video_id"].to_pylist()),
+        predictions=collect(blocks, len(videos)),
+    )
 
 
-def _predict_split(
+def _predicted_blocks(
     config: Config, model: Recognizer, manifest: str, split: str, num_videos: int
-) -> Predictions:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    stream = test_stream(
+) -> list[Rows]:
+    spec = build_view_spec(config)
+    block_size = videos_per_block(spec, config.evaluation.batch_size)
+    decoded = test_stream(
         manifest=manifest,
         split=split,
         num_videos=num_videos,
-        spec=build_clip_spec(config),
-        batch_size=config.evaluation.batch_size,
+        spec=spec,
+        block_size=block_size,
         num_workers=1,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
     )
-    blocks = batches(stream, batch_size=config.evaluation.batch_size, prefetch_batches=1)
-    return joined(predict(model.to(device), blocks, device))
+    arguments: dict[str, Any] = {"config": config, "model": ray.put(model)}
+    predicted = decoded.map_batches(
+        ForwardPass,
+        fn_constructor_kwargs=arguments,
+        compute=ray.data.ActorPoolStrategy(size=config.scaling.num_workers),
+        num_cpus=config.scaling.cpus_per_worker,
+        num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
+        batch_size=block_size,
+    )
+    predicted.context.execution_options = execution_options()
+    return list(batches(predicted, batch_size=block_size, prefetch_batches=1))

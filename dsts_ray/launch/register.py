@@ -1,5 +1,6 @@
 """From a run's best checkpoint to a version of the registered model."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from dsts_ray.data.manifest import Manifest
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.registry import promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
+from dsts_ray.train.predictions import EvaluationSetup
 
 _SERVING_REQUIREMENTS = (
     "annotated-types",
@@ -31,9 +33,16 @@ _SERVING_REQUIREMENTS = (
 
 
 def register_best(
-    config: Config, uri: str, run_id: str, manifest: Manifest, result: Result
+    config: Config,
+    uri: str,
+    run_id: str,
+    manifest: Manifest,
+    result: Result,
+    setup: EvaluationSetup,
 ) -> dict[str, Any]:
     """Log the best checkpoint, register it, and move the alias if it beats the champion.
+
+    The version's tags say what its metrics hold for.
 
     Returns:
         Entries for the run's summary.
@@ -69,7 +78,7 @@ def register_best(
         example=example.read_bytes(),
         pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
         metrics=metrics,
-        tags={"split": config.data.val_split, "protocol": "1x1"},
+        tags={name: str(value) for name, value in asdict(setup).items() if name != "model"},
     )
     decided = promote_if_better(
         uri=uri, name=name, version=number, metric=config.tracking.metric, mode="max"

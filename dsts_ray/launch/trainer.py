@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,15 +15,29 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
-from dsts_ray.build import build_clip_spec, build_model, build_order, build_plan, scaled_lr
+from dsts_ray.build import (
+    build_clip_spec,
+    build_model,
+    build_order,
+    build_plan,
+    build_setup,
+    build_view_spec,
+    scaled_lr,
+)
 from dsts_ray.config.load import config_from_yaml, config_to_yaml, flatten, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import check_flip_labels
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.data.pipeline import execution_options, test_stream, training_stream
+from dsts_ray.data.pipeline import (
+    execution_options,
+    test_stream,
+    training_stream,
+    videos_per_block,
+)
 from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
 from dsts_ray.launch.cluster import check_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
+from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
@@ -167,6 +181,7 @@ def _fit(
             config=config,
             classes=manifest.classes,
             num_clips=num_clips,
+            num_videos=num_videos,
             tracking_uri=run.tracking_uri,
             run_id=run_id,
             board=board,
@@ -227,12 +242,13 @@ def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[
 
 def _test_dataset(run: Run, num_videos: int) -> Dataset:
     config = run.config
+    spec = build_view_spec(config)
     return test_stream(
         manifest=str(run.manifest),
         split=config.data.val_split,
         num_videos=num_videos,
-        spec=build_clip_spec(config),
-        batch_size=config.evaluation.batch_size,
+        spec=spec,
+        block_size=videos_per_block(spec, config.evaluation.batch_size),
         num_workers=config.scaling.num_workers,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
@@ -251,11 +267,8 @@ def _first_cause(error: TrainingFailedError) -> DSTSRayError:
     """Our own error among the workers' failures, or one that names the failure."""
     failures = list(getattr(error, "worker_failures", {}).values())
     for failure in failures:
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, DSTSRayError):
-                return cause
-            cause = getattr(cause, "_base_exc", None) or cause.__cause__
+        if own := own_error(failure):
+            return own
     return ClusterError(
         f"training failed: {failures[0] if failures else error}; run the same command again to "
         "continue from the last checkpoint"
@@ -271,11 +284,16 @@ def _summarize(
     dsts = model.classifier.dsts
     metrics = returned["metrics"]
     video_ids = manifest.split(run.config.data.train_split).table["video_id"]
-    registration = register_best(run.config, run.tracking_uri, run_id, manifest, result)
+    split = run.config.data.val_split
+    setup = build_setup(
+        run.config, model=run.name, split=split, num_videos=len(manifest.split(split))
+    )
+    registration = register_best(run.config, run.tracking_uri, run_id, manifest, result, setup)
     return {
         "name": run.name,
         "num_classes": len(manifest.classes),
         "train/loss_last": metrics.get("train/loss"),
+        "evaluation": asdict(setup),
         **{
             key: value
             for key, value in metrics.items()

@@ -18,12 +18,14 @@ from dsts_ray.build import (
     build_order,
     build_plan,
     build_step,
+    build_view_predictor,
+    build_view_spec,
     learning_rates,
 )
 from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
-from dsts_ray.data.pipeline import batches
+from dsts_ray.data.pipeline import batches, videos_per_block
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
 from dsts_ray.train.checkpoint import (
@@ -36,7 +38,7 @@ from dsts_ray.train.checkpoint import (
     save_weights,
 )
 from dsts_ray.train.collective import average_buffers, gather_objects
-from dsts_ray.train.evaluate import joined, predict, score
+from dsts_ray.train.evaluate import predict_split, score
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.step import TrainingStep
 
@@ -49,6 +51,7 @@ class WorkerJob(TypedDict):
     config: Config
     classes: tuple[str, ...]
     num_clips: int
+    num_videos: int
     tracking_uri: str
     run_id: str
     board: ActorHandle[Any]
@@ -114,10 +117,12 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         average_buffers(model)
         blocks = batches(
             ray.train.get_dataset_shard("val"),
-            batch_size=config.evaluation.batch_size,
+            batch_size=videos_per_block(build_view_spec(config), config.evaluation.batch_size),
             prefetch_batches=1,
         )
-        return score(joined(predict(model, blocks, context.device)), config.dsts.num_neurons)
+        predict = build_view_predictor(config, model, context.device)
+        predictions = predict_split(predict, blocks, job["num_videos"])
+        return score(predictions, classes=classes, num_neurons=config.dsts.num_neurons)
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
         optimizer_state = collect_optimizer_state(_engines(step))

@@ -1,111 +1,212 @@
-"""Predictions of a split, on any number of workers, and their metrics."""
+"""Predictions of a split from all views of its videos, on any number of workers."""
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from dsts_ray.data.batch import to_device
-from dsts_ray.metrics import recognition_metrics, specialization_metrics
+from dsts_ray.data.batch import normalize
+from dsts_ray.errors import ClusterError, DataError
+from dsts_ray.metrics.attributes import attribute_metrics
+from dsts_ray.metrics.recognition import predicted_classes, recognition_metrics
+from dsts_ray.metrics.specialization import specialization_metrics
 from dsts_ray.models.recognizer import Recognizer
-from dsts_ray.train.collective import gather_rows
+from dsts_ray.train.collective import gather_objects
+
+Rows = Mapping[str, np.ndarray]
+Average = Literal["softmax", "logits"]
+
+NOT_SEEN = -1
+"""Neuron of a view that gave no finite logits."""
 
 
-class Predictions(NamedTuple):
-    """Predictions, one row a video.
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of a split's videos in the manifest's order.
 
     Attributes:
-        sample_ids: Row in the manifest's split, (videos,).
         labels: True classes, (videos,).
-        probabilities: (videos, classes); zeros for a refused video.
-        chosen: Activated neurons, (videos, layers).
-        refused: (sample id, reason) of this worker's refused videos.
+        probabilities: Averaged over a video's views, (videos, classes); zeros for a refused video.
+        views_seen: Views averaged, (videos,); fewer than there are where a view gave no finite
+            logits.
+        chosen: Activated neurons, (videos, views, layers); ``NOT_SEEN`` for a view not averaged.
+        refused: Reason by row of the videos that have no prediction.
     """
 
-    sample_ids: Tensor
     labels: Tensor
     probabilities: Tensor
+    views_seen: Tensor
     chosen: Tensor
-    refused: tuple[tuple[int, str], ...]
+    refused: Mapping[int, str]
+
+    @property
+    def num_views(self) -> int:
+        """Views a video should have."""
+        return self.chosen.shape[1]
+
+    @property
+    def incomplete(self) -> list[int]:
+        """Rows of the videos with a prediction from fewer views than there should be."""
+        fewer = (self.views_seen > 0) & (self.views_seen < self.num_views)
+        return fewer.nonzero().squeeze(1).tolist()
 
 
-@torch.no_grad()
-def predict(
-    model: Recognizer, blocks: Iterable[Mapping[str, np.ndarray]], device: torch.device
-) -> Predictions:
-    """Predict decoded rows in evaluation mode, in float32.
+@dataclass(frozen=True)
+class ViewPredictor:
+    """Predicts decoded videos from all their views.
+
+    A block's views go through the model in forward passes of ``batch_size`` views, in order,
+    refused and filling rows included: what shares a forward pass depends on nothing but the
+    block, so neither do the predictions, to the last bit.
+
+    Attributes:
+        model: Runs in evaluation mode, in float32.
+        device: The model's.
+        average: What is averaged over the views of a video.
+        batch_size: Views in a forward pass.
+        refused: A video that could not be decoded is a row without a prediction (``wrong``) or an
+            error (``stop``).
+    """
+
+    model: Recognizer
+    device: torch.device
+    average: Average
+    batch_size: int
+    refused: Literal["wrong", "stop"]
+
+    def __call__(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Predict a block of the evaluation stream.
+
+        Args:
+            rows: ``clip`` uint8 (videos, views, time, height, width, 3), ``sample_id``, ``label``
+                and ``reason``, empty where the video was decoded.
+
+        Returns:
+            ``sample_id``, ``label``, ``reason``, ``probabilities``, ``views_seen`` and ``chosen``,
+            as in :class:`Predictions`.
+
+        Raises:
+            DataError: A video was refused and ``refused`` is ``stop``.
+        """
+        reasons = rows["reason"].astype(object)
+        present = rows["sample_id"] >= 0
+        if self.refused == "stop" and (bad := [str(r) for r in reasons[present] if r]):
+            raise DataError(
+                f"{'; '.join(bad[:3])}: repair or leave out the video, or count it as wrong with "
+                "evaluation.refused=wrong"
+            )
+        num_videos, num_views = rows["clip"].shape[:2]
+        logits, chosen = self._forward(rows["clip"].reshape(-1, *rows["clip"].shape[2:]))
+        logits = logits.view(num_videos, num_views, -1)
+        chosen = chosen.view(num_videos, num_views, -1)
+        decoded = torch.from_numpy(reasons == "")
+        seen = logits.isfinite().all(2) & decoded.unsqueeze(1)
+        views_seen = seen.sum(1)
+        reasons[(decoded & (views_seen == 0)).numpy()] = "the model's logits are not finite"
+        return {
+            "sample_id": rows["sample_id"],
+            "label": rows["label"],
+            "reason": reasons,
+            "probabilities": average_views(logits, seen, self.average).numpy(),
+            "views_seen": views_seen.numpy(),
+            "chosen": torch.where(seen.unsqueeze(2), chosen, NOT_SEEN).numpy(),
+        }
+
+    @torch.no_grad()
+    def _forward(self, clips: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Logits (views, classes) and chosen neurons (views, layers), on the CPU."""
+        was_training = self.model.training
+        self.model.eval()
+        logits, chosen = [], []
+        for start in range(0, len(clips), self.batch_size):
+            frames = torch.tensor(clips[start : start + self.batch_size]).to(self.device)
+            views = rearrange(normalize(frames), "b t h w c -> b c t h w").contiguous()
+            recognition = self.model(views)
+            logits.append(recognition.logits.float().cpu())
+            neurons = [selection.chosen.cpu() for selection in recognition.selections]
+            none = torch.zeros(len(frames), 0, dtype=torch.int64)
+            chosen.append(torch.stack(neurons, 1) if neurons else none)
+        self.model.train(was_training)
+        return torch.cat(logits), torch.cat(chosen)
+
+
+def average_views(logits: Tensor, seen: Tensor, average: Average) -> Tensor:
+    """Average a video's views, each that was seen with the same weight.
+
+    Args:
+        logits: (videos, views, classes).
+        seen: Which views count, (videos, views).
+        average: ``softmax`` averages probabilities; ``logits`` averages these and then takes the
+            softmax.
+
+    Returns:
+        Probabilities, (videos, classes); zeros for a video of which no view was seen.
+    """
+    scores = logits.softmax(2) if average == "softmax" else logits
+    total = torch.where(seen.unsqueeze(2), scores, 0.0).sum(1)
+    mean = total / seen.sum(1, keepdim=True).clamp(min=1)
+    if average == "logits":
+        mean = mean.softmax(1)
+    return torch.where(seen.any(1, keepdim=True), mean, 0.0)
+
+
+def predict_split(predict: ViewPredictor, blocks: Iterable[Rows], num_videos: int) -> Predictions:
+    """Predict a split on all training workers; each gives its own blocks and gets all videos."""
+    own = [predict(rows) for rows in blocks]
+    return collect(itertools.chain.from_iterable(gather_objects(own)), num_videos)
+
+
+def collect(blocks: Iterable[Rows], num_videos: int) -> Predictions:
+    """Put predicted blocks of all workers in the order of the videos.
 
     Rows with a negative sample id are left out.
+
+    Raises:
+        ClusterError: A video is missing or came twice.
     """
-    was_training = model.training
-    model.eval()
-    num_classes = model.classifier.fc.out_features
-    num_layers = dsts.num_selections if (dsts := model.classifier.dsts) is not None else 0
-    ids, labels, probabilities, chosen, refused = [], [], [], [], []
-    for rows in blocks:
-        present = rows["sample_id"] >= 0
-        if not present.any():
-            continue
-        batch = to_device({name: values[present] for name, values in rows.items()}, device)
-        recognition = model(batch.clips)
-        answered = batch.weights > 0
-        ids.append(batch.sample_ids[answered])
-        labels.append(batch.labels[answered])
-        probabilities.append(recognition.logits.float().softmax(1)[answered])
-        neurons = [selection.chosen for selection in recognition.selections]
-        chosen.append(
-            torch.stack(neurons, 1)[answered]
-            if neurons
-            else batch.labels.new_zeros((len(batch.labels), 0))[answered]
+    blocks = list(blocks)
+    joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    order = np.argsort(joined["sample_id"], kind="stable")
+    order = order[joined["sample_id"][order] >= 0]
+    rows = {name: values[order] for name, values in joined.items()}
+    times = np.bincount(rows["sample_id"], minlength=num_videos)
+    if len(times) != num_videos or (times != 1).any():
+        raise ClusterError(
+            f"of {num_videos} videos {int((times == 0).sum())} came back from the workers without "
+            f"a prediction and {int((times > 1).sum())} more than once; evaluate again"
         )
-        refused.extend(batch.refused)
-        labels_of = dict(zip(rows["sample_id"].tolist(), rows["label"].tolist(), strict=True))
-        bad = torch.tensor(
-            [sample for sample, _ in batch.refused], dtype=torch.int64, device=device
-        )
-        ids.append(bad)
-        labels.append(
-            torch.tensor([labels_of[i] for i in bad.tolist()], dtype=torch.int64, device=device)
-        )
-        probabilities.append(torch.zeros(len(bad), num_classes, device=device))
-        chosen.append(torch.zeros(len(bad), num_layers, dtype=torch.int64, device=device))
-    model.train(was_training)
-    empty = torch.zeros(0, dtype=torch.int64, device=device)
     return Predictions(
-        torch.cat([empty, *ids]),
-        torch.cat([empty, *labels]),
-        torch.cat([torch.zeros(0, num_classes, device=device), *probabilities]),
-        torch.cat([empty.view(0, 1).expand(0, num_layers), *chosen]),
-        tuple(refused),
+        labels=torch.from_numpy(rows["label"].astype(np.int64)),
+        probabilities=torch.from_numpy(rows["probabilities"]),
+        views_seen=torch.from_numpy(rows["views_seen"]),
+        chosen=torch.from_numpy(rows["chosen"]),
+        refused={row: str(reason) for row, reason in enumerate(rows["reason"]) if reason},
     )
 
 
-def joined(local: Predictions) -> Predictions:
-    """Join all workers' predictions in the order of sample ids; ``refused`` stays this worker's."""
-    ids, labels, probabilities, chosen = (gather_rows(rows) for rows in local[:4])
-    order = ids.argsort()
-    return Predictions(
-        ids[order], labels[order], probabilities[order], chosen[order], local.refused
-    )
+def score(
+    predictions: Predictions, *, classes: Sequence[str], num_neurons: int
+) -> dict[str, float]:
+    """Metrics under the names of the design; refused videos count as errors.
 
-
-def score(predictions: Predictions, num_neurons: int) -> dict[str, float]:
-    """Metrics under the names of the design; refused videos count as errors."""
-    answered = predictions.probabilities.sum(1) > 0
-    metrics = {
-        f"val/{name}": value
-        for name, value in recognition_metrics(
-            predictions.probabilities.cpu(), predictions.labels.cpu()
-        ).items()
+    Specialization is measured over views.
+    """
+    labels, probabilities = predictions.labels, predictions.probabilities
+    recognition = recognition_metrics(probabilities, labels)
+    recognition |= attribute_metrics(predicted_classes(probabilities), labels, classes)
+    metrics = {f"val/{name}": value for name, value in recognition.items()} | {
+        "val/num_videos": float(len(labels)),
+        "val/num_refused": float(len(predictions.refused)),
+        "val/num_incomplete": float(len(predictions.incomplete)),
     }
-    metrics |= {"val/num_videos": float(len(answered)), "val/num_refused": float((~answered).sum())}
-    if predictions.chosen.shape[1] and bool(answered.any()):
-        metrics |= {
-            f"dsts/{name}": value
-            for name, value in specialization_metrics(
-                predictions.chosen[answered].cpu(), predictions.labels[answered].cpu(), num_neurons
-            ).items()
-        }
+    seen = (predictions.chosen != NOT_SEEN).all(2) & (predictions.views_seen > 0).unsqueeze(1)
+    if predictions.chosen.shape[2] and bool(seen.any()):
+        of_views = labels.unsqueeze(1).expand_as(seen)
+        sharing = specialization_metrics(predictions.chosen[seen], of_views[seen], num_neurons)
+        metrics |= {f"dsts/{name}": value for name, value in sharing.items()}
     return metrics

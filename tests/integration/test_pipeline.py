@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.data import Dataset
 
-from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.index import index_dataset
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import (
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 NUM_CLIPS = 6
 SPEC = ClipSpec(num_frames=2, short_side=36, crop_size=32, crop_scale=(0.5, 1.0))
+VIEWS = ViewSpec(num_frames=2, short_side=36, crop_size=32, num_crops=3)
 ORDER = TrainingOrder(num_clips=NUM_CLIPS, batch_size=4, num_workers=2, seed=3)
 NUM_BATCHES = 3  # two epochs
 
@@ -148,8 +149,8 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
         manifest=str(manifest),
         split="train",
         num_videos=NUM_CLIPS,
-        spec=SPEC,
-        batch_size=2,
+        spec=VIEWS,
+        block_size=2,
         num_workers=num_workers,
         num_decoders=1,
         cpus_per_decoder=0.5,
@@ -159,6 +160,7 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
     expected = [[0, 1], [2, 3], [4, 5]] + [[NO_SAMPLE] * 2] * (num_workers - 1)
     assert sorted(samples) == sorted(expected)
     assert [len(blocks) for blocks in received] == [len(expected) // num_workers] * num_workers
+    assert {block["clip"].shape for blocks in received for block in blocks} == {(2, *VIEWS.shape)}
 
 
 class Occupant:
@@ -195,8 +197,8 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
             manifest=str(manifest),
             split="train",
             num_videos=NUM_CLIPS,
-            spec=SPEC,
-            batch_size=4,
+            spec=VIEWS,
+            block_size=4,
             num_workers=1,
             num_decoders=1,
             cpus_per_decoder=0.4,

@@ -20,7 +20,7 @@ from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier
 from dsts_ray.train.collective import gather_rows, mean_over_workers, sum_over_workers
-from dsts_ray.train.evaluate import joined, predict
+from dsts_ray.train.evaluate import ViewPredictor, predict_split
 from dsts_ray.train.losses import joined_cross_entropy
 from dsts_ray.train.partition import partition_classifier
 from dsts_ray.train.udl import FeatureBatch, upstream_gradient
@@ -145,24 +145,24 @@ def loss_work(rank: int, num_workers: int) -> Results:
 def prediction_work(rank: int, num_workers: int) -> Results:
     """Predictions of 5 videos in blocks of 2, one of them refused, dealt to the workers."""
     model = tiny_model(tiny_config(), torch.float32)
-    blocks = [test_block([0, 1], [""] * 2), test_block([2, 3], ["broken", ""])]
-    blocks += [test_block([4, -1], ["", "fills the last block"]), test_block([-1, -1], ["x"] * 2)]
-    own = [block for index, block in enumerate(blocks) if index % num_workers == rank]
-    return dict(
-        zip(
-            ("sample_ids", "labels", "probabilities", "chosen"),
-            joined(predict(model, own, torch.device("cpu")))[:4],
-            strict=True,
-        )
-    )
-
-
-def test_block(sample_ids: Sequence[int], reasons: Sequence[str]) -> dict[str, np.ndarray]:
-    """Decoded rows as the evaluation stream delivers them."""
-    clips = [
-        np.random.default_rng(abs(sample)).integers(0, 255, (NUM_FRAMES, CROP_SIZE, CROP_SIZE, 3))
-        for sample in sample_ids
+    blocks = [evaluation_block([0, 1], [""] * 2), evaluation_block([2, 3], ["broken", ""])]
+    blocks += [
+        evaluation_block([4, -1], ["", "fills the last block"]),
+        evaluation_block([-1, -1], ["x"] * 2),
     ]
+    own = [block for index, block in enumerate(blocks) if index % num_workers == rank]
+    predict = ViewPredictor(model, torch.device("cpu"), "softmax", 2, "wrong")
+    predictions = predict_split(predict, own, num_videos=5)
+    names = ("labels", "probabilities", "views_seen", "chosen")
+    return {name: getattr(predictions, name) for name in names}
+
+
+def evaluation_block(
+    sample_ids: Sequence[int], reasons: Sequence[str], num_views: int = 1
+) -> dict[str, np.ndarray]:
+    """Decoded rows as the evaluation stream delivers them."""
+    shape = (num_views, NUM_FRAMES, CROP_SIZE, CROP_SIZE, 3)
+    clips = [np.random.default_rng(abs(sample)).integers(0, 255, shape) for sample in sample_ids]
     return {
         "sample_id": np.array(sample_ids),
         "position": np.array(sample_ids),
@@ -170,9 +170,6 @@ def test_block(sample_ids: Sequence[int], reasons: Sequence[str]) -> dict[str, n
         "reason": np.array(reasons, dtype=object),
         "clip": np.stack(clips).astype(np.uint8),
     }
-
-
-test_block.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:

@@ -8,6 +8,7 @@ from dsts_ray.build import (
     build_model,
     build_order,
     build_plan,
+    build_view_spec,
     learning_rates,
     scaled_lr,
 )
@@ -201,3 +202,21 @@ def test_order_plan_and_clip_follow_the_configuration() -> None:
     assert spec.shape == (8, 80, 80, 3)
     assert spec.crop_scale == (0.6, 1.0)
     assert (spec.crop, spec.crop_sides) == ("multi_scale", (1.0, 0.5))
+
+
+def test_views_take_the_sizes_of_training_unless_evaluation_names_its_own() -> None:
+    config = load_config(
+        overrides=["data.manifest=x", "data.crop_size=80", "data.sampling=uniform"]
+    )
+    assert build_view_spec(config).shape == (1, 8, 80, 80, 3)
+    config = load_config(
+        overrides=[
+            "data.manifest=x",
+            "evaluation.protocol=2x3",
+            "evaluation.short_side=256",
+            "evaluation.crop_size=256",
+        ]
+    )
+    spec = build_view_spec(config)
+    assert (spec.num_clips, spec.num_crops, spec.short_side) == (2, 3, 256)
+    assert spec.shape == (6, 8, 256, 256, 3)

@@ -64,7 +64,7 @@ def test_a_broken_video_has_an_error_and_the_others_a_prediction(
 
 
 def test_the_model_is_in_evaluation_mode(predictor: VideoPredictor) -> None:
-    assert not any(module.training for module in predictor.model.modules())
+    assert not any(module.training for module in predictor.predict_views.model.modules())
 
 
 @pytest.mark.parametrize("file", [WEIGHTS_FILE, CONFIG_FILE])

@@ -14,7 +14,7 @@ from dsts_ray.data.decode import (
     decode_clip,
     probe,
 )
-from dsts_ray.data.sampling import sample_frames
+from dsts_ray.data.sampling import middle_frames
 from dsts_ray.errors import DataError
 from tests.support.videos import read_index, truncate, write_audio, write_video
 
@@ -27,7 +27,7 @@ def all_frames(num_frames: int) -> np.ndarray:
 
 
 def middle(num_frames: int) -> np.ndarray:
-    return sample_frames(num_frames, clip_length=8, policy="segments_middle")
+    return middle_frames(num_frames, clip_length=8, sampling="segments")[0]
 
 
 def indices_of(frames: np.ndarray) -> list[int]:

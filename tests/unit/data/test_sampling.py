@@ -1,65 +1,90 @@
+import doctest
+
 import numpy as np
 import pytest
 
-from dsts_ray.data.sampling import SamplingPolicy, sample_frames
+from dsts_ray.data import sampling
+from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 from dsts_ray.errors import ConfigError, DataError
 
-POLICIES: tuple[SamplingPolicy, ...] = ("segments_random", "segments_middle", "uniform")
+SAMPLINGS: tuple[Sampling, ...] = ("segments", "uniform")
+
+
+def test_worked_examples_of_the_module() -> None:
+    results = doctest.testmod(sampling)
+    assert results.attempted == 7
+    assert results.failed == 0
 
 
 @pytest.mark.parametrize(
     ("policy", "num_frames", "clip_length", "expected"),
     [
-        ("segments_middle", 10, 4, [1, 3, 6, 8]),
-        ("segments_middle", 8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
-        ("segments_middle", 3, 8, [0, 0, 0, 1, 1, 2, 2, 2]),
-        ("segments_middle", 1, 3, [0, 0, 0]),
-        ("uniform", 10, 4, [0, 3, 6, 9]),
-        ("uniform", 3, 8, [0, 0, 0, 0, 1, 1, 1, 2]),
+        ("segments", 8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("segments", 3, 8, [0, 0, 0, 1, 1, 2, 2, 2]),
+        ("segments", 1, 3, [0, 0, 0]),
         ("uniform", 9, 1, [4]),
-        ("segments_random", 4, 4, [0, 1, 2, 3]),
-        ("segments_random", 2, 4, [0, 0, 1, 1]),
+        # SlowFast's get_seq_frames(45 frames, 8) in test mode, by hand: rounded multiples of 5.5
+        ("uniform", 45, 8, [3, 8, 13, 19, 25, 30, 35, 41]),
+        ("uniform", 1, 3, [0, 0, 0]),
     ],
 )
-def test_worked_examples(
-    policy: SamplingPolicy, num_frames: int, clip_length: int, expected: list[int]
+def test_middle_frames_of_one_clip(
+    policy: Sampling, num_frames: int, clip_length: int, expected: list[int]
 ) -> None:
-    rng = np.random.default_rng(0)
-    frames = sample_frames(num_frames, clip_length=clip_length, policy=policy, rng=rng)
-    assert frames.tolist() == expected
+    frames = middle_frames(num_frames, clip_length=clip_length, sampling=policy)
+    assert frames.tolist() == [expected]
     assert frames.dtype == np.int64
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_any_length_gives_a_sorted_clip_in_range(policy: SamplingPolicy) -> None:
+def test_tpn_takes_sixteen_segments_and_deals_them_even_and_odd() -> None:
+    sixteen = middle_frames(64, clip_length=16, sampling="segments")[0]
+    even, odd = middle_frames(64, clip_length=8, num_clips=2, sampling="segments")
+    assert even.tolist() == sixteen[::2].tolist() == [2, 10, 18, 26, 34, 42, 50, 58]
+    assert odd.tolist() == sixteen[1::2].tolist() == [6, 14, 22, 30, 38, 46, 54, 62]
+
+
+@pytest.mark.parametrize("policy", SAMPLINGS)
+def test_any_length_gives_sorted_clips_in_range(policy: Sampling) -> None:
     rng = np.random.default_rng(0)
     for num_frames in range(1, 41):
         for clip_length in (1, 2, 3, 8, 16, 32):
-            frames = sample_frames(num_frames, clip_length=clip_length, policy=policy, rng=rng)
-            assert frames.shape == (clip_length,)
-            assert (np.diff(frames) >= 0).all()
-            assert frames[0] >= 0
-            assert frames[-1] < num_frames
+            drawn = random_frames(num_frames, clip_length=clip_length, sampling=policy, rng=rng)
+            clips = middle_frames(num_frames, clip_length=clip_length, num_clips=3, sampling=policy)
+            assert clips.shape == (3, clip_length)
+            assert (np.diff(clips.T.flatten()) >= 0).all()
+            for frames in (drawn, *clips):
+                assert frames.shape == (clip_length,)
+                assert (np.diff(frames) >= 0).all()
+                assert frames[0] >= 0
+                assert frames[-1] < num_frames
 
 
-def test_random_segments_reach_every_frame_and_stay_in_their_segment() -> None:
+@pytest.mark.parametrize("policy", SAMPLINGS)
+def test_the_clips_of_a_long_enough_video_differ_everywhere(policy: Sampling) -> None:
+    clips = middle_frames(100, clip_length=8, num_clips=10, sampling=policy)
+    assert len(set(clips.flatten().tolist())) == 80
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("segments", [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]),
+        ("uniform", [[0, 1, 2], [2, 3, 4], [4, 5, 6, 7], [7, 8, 9]]),
+    ],
+)
+def test_random_frames_reach_every_frame_of_their_part(
+    policy: Sampling, expected: list[list[int]]
+) -> None:
     rng = np.random.default_rng(0)
     draws = np.stack(
-        [sample_frames(10, clip_length=4, policy="segments_random", rng=rng) for _ in range(300)]
+        [random_frames(10, clip_length=4, sampling=policy, rng=rng) for _ in range(300)]
     )
-    assert [sorted(set(column)) for column in draws.T.tolist()] == [
-        [0, 1],
-        [2, 3, 4],
-        [5, 6],
-        [7, 8, 9],
-    ]
+    assert [sorted(set(column)) for column in draws.T.tolist()] == expected
 
 
 def test_the_same_seed_draws_the_same_clip() -> None:
     clips = [
-        sample_frames(
-            99, clip_length=8, policy="segments_random", rng=np.random.default_rng([3, 1])
-        )
+        random_frames(99, clip_length=8, sampling="segments", rng=np.random.default_rng([3, 1]))
         for _ in range(2)
     ]
     assert np.array_equal(clips[0], clips[1])
@@ -67,10 +92,8 @@ def test_the_same_seed_draws_the_same_clip() -> None:
 
 def test_bad_requests_are_named() -> None:
     with pytest.raises(DataError, match="0 frames"):
-        sample_frames(0, clip_length=8, policy="uniform")
-    with pytest.raises(ConfigError, match="clip length is 0"):
-        sample_frames(9, clip_length=0, policy="uniform")
-    with pytest.raises(ConfigError, match="needs a random generator"):
-        sample_frames(9, clip_length=8, policy="segments_random")
-    with pytest.raises(ConfigError, match=r"'dense'.*segments_random, segments_middle, uniform"):
-        sample_frames(9, clip_length=8, policy="dense")  # pyright: ignore[reportArgumentType]
+        middle_frames(0, clip_length=8, sampling="uniform")
+    with pytest.raises(ConfigError, match="a clip of 0 frames"):
+        middle_frames(9, clip_length=0, sampling="uniform")
+    with pytest.raises(ConfigError, match=r"'dense'.*segments, uniform"):
+        middle_frames(9, clip_length=8, sampling="dense")  # pyright: ignore[reportArgumentType]

@@ -58,7 +58,7 @@ def test_two_workers_equal_one(results: tuple[Results, list[Results]], check: st
 
 def test_the_checks_say_something(results: tuple[Results, list[Results]]) -> None:
     one, _ = results
-    assert one["predictions/sample_ids"].tolist() == [0, 1, 2, 3, 4]
+    assert one["predictions/labels"].tolist() == [0, 1, 2, 3, 0]
     assert one["predictions/probabilities"][2].tolist() == [0.0] * 4
     for check in ("udl_dense", "udl_sparse"):
         gradients = [one[name] for name in one if name.startswith(f"{check}/dsts.")]
