@@ -140,8 +140,10 @@ def test_evaluate_reproduces_the_registered_metrics_with_a_token_file_in_the_hom
     )
     assert evaluation.returncode == 0, evaluation.stderr
     cells = [line.split("│") for line in evaluation.stdout.splitlines() if line.startswith("│")]
-    printed = {name.strip(): float(value) for _, name, value, _ in cells}
+    printed = {name.strip(): float(value) for _, name, value, *_ in cells}
     tags = client.get_model_version_by_alias("dsts_ray", "champion").tags
+    assert "on test, 8 videos, protocol 1x1 (softmax averaged)" in evaluation.stdout
+    assert (tags["protocol"], tags["split"], tags["num_videos"]) == ("1x1", "test", "8")
     assert {"val/top1", "val/top5", "val/mean_class_accuracy"} <= printed.keys()
     for name, value in printed.items():
         assert value == pytest.approx(float(tags[name]), abs=1e-6), name
