@@ -192,9 +192,9 @@ def _fused_setup(one: EvaluationSetup, other: EvaluationSetup) -> EvaluationSetu
 def _rows(table: pa.Table, path: Path) -> Predictions:
     layers = sum(name.startswith("neurons_layer") for name in table.column_names)
     try:
-        expected = table["views_expected"].unique().to_pylist()
+        (num_views,) = table["views_expected"].unique().to_pylist()
         lists = [table[f"neurons_layer{layer}"].to_pylist() for layer in range(layers)]
-        chosen = np.array(lists, np.int64).reshape(layers, len(table), expected[0])
+        chosen = np.array(lists, np.int64).reshape(layers, len(table), num_views)
         return Predictions(
             labels=torch.from_numpy(np.array(table["label"].to_pylist(), np.int64)),
             probabilities=torch.from_numpy(

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from dsts_ray.config.fields import ConfigField, config_fields
 from dsts_ray.config.load import (
+    changed_config,
     config_from_yaml,
     config_to_dict,
     config_to_yaml,
@@ -253,3 +254,26 @@ def test_the_demo_preset_states_only_what_differs_from_the_schema() -> None:
     stated = leaves(yaml.safe_load(preset_text("demo")))
     assert [key for key, value in stated.items() if defaults[key] == value] == []
     assert flatten(load_config(preset="demo")) == {**defaults, **stated, "preset": "demo"}
+
+
+def test_a_trained_models_configuration_changes_in_named_sections_only() -> None:
+    config = load_config(preset="demo", overrides=["data.num_frames=4"])
+    overrides = ["evaluation.protocol=2x3", "data.sampling=uniform"]
+    changed = changed_config(config, overrides, ["evaluation", "data"])
+    assert changed == dataclasses.replace(
+        config,
+        evaluation=dataclasses.replace(config.evaluation, protocol="2x3"),
+        data=dataclasses.replace(config.data, sampling="uniform"),
+    )
+    with pytest.raises(ConfigError) as refused:
+        changed_config(
+            config,
+            ["evaluation.avrage=logits", "evaluation.protocol=2by3", "dsts.num_layers=1"],
+            ["evaluation", "data"],
+        )
+    for text in (
+        "did you mean evaluation.average?",
+        "evaluation.protocol = '2by3' must be",
+        "dsts.num_layers: cannot be changed for a trained model; only keys of evaluation, data can",
+    ):
+        assert text in str(refused.value)

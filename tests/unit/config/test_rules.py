@@ -2,7 +2,7 @@ import pytest
 
 from dsts_ray.config.load import load_config
 from dsts_ray.config.rules import problems
-from dsts_ray.config.schema import Config
+from dsts_ray.config.schema import Config, EvaluationConfig
 from dsts_ray.errors import ConfigError
 
 BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
@@ -16,6 +16,16 @@ BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
             "train.batch_size=10 scaling.num_workers=4",
             "train.batch_size = 10 is not divisible by scaling.num_workers = 4: use a batch_size "
             "of 8 or 12",
+        ),
+        (
+            "evaluation.protocol=three_crops",
+            "evaluation.protocol = 'three_crops' must be num_clips x num_crops, each 1 to 999: "
+            "1x1, 1x3, 2x3, 10x3 or another such pair",
+        ),
+        (
+            "evaluation.crop_size=256 evaluation.short_side=224",
+            "evaluation.crop_size = 256 exceeds evaluation.short_side = 224: use a crop_size of at "
+            "most 224, or a larger short_side (0 takes the data's)",
         ),
         (
             "train.batch_size=1 scaling.num_workers=2",
@@ -244,3 +254,14 @@ def test_all_broken_rules_come_at_once() -> None:
             preset="demo",
             overrides=["train.batch_size=7", "scaling.num_workers=2", "name=..", "dsts.groups=7"],
         )
+
+
+@pytest.mark.parametrize("protocol", ["1x1", "1x3", "2x3", "10x3", "4x5", "999x1"])
+def test_protocols_are_clips_times_crops(protocol: str) -> None:
+    assert load_config(overrides=["data.manifest=x", f"evaluation.protocol={protocol}"])
+
+
+@pytest.mark.parametrize("protocol", ["3", "0x3", "2x", "2X3", "2x3x1", "2x3\n", "1000x1", "-1x3"])
+def test_other_protocols_are_refused(protocol: str) -> None:
+    evaluation = EvaluationConfig(protocol=protocol)
+    assert len(problems(Config(evaluation=evaluation))) == len(problems(Config())) + 1
