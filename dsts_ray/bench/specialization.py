@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dsts_ray.build import build_clip_spec, build_model, load_model
+from dsts_ray.build import build_model, build_view_spec, load_model
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import normalize
-from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.clip import ViewSpec
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import ConfigError
-from dsts_ray.metrics import specialization_metrics
+from dsts_ray.metrics.specialization import specialization_metrics
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.dsts.gates import Gates
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
@@ -64,7 +64,8 @@ def specialization(folder: Path, manifest: Path, split: str) -> Specialization:
     dsts = model.classifier.dsts
     if dsts is None or not dsts.num_selections or dsts.num_neurons < 2:
         raise ConfigError(f"{folder} has no neurons to choose from; use a model with dsts.enabled")
-    features, labels = _features(model, build_clip_spec(config), manifest, split)
+    spec = replace(build_view_spec(config), num_clips=1, num_crops=1)
+    features, labels = _features(model, spec, manifest, split)
     right, chosen = _answers(model.classifier, features, labels)
     with _rerouted(dsts):
         right_rerouted, _ = _answers(model.classifier, features, labels)
@@ -87,13 +88,13 @@ def specialization(folder: Path, manifest: Path, split: str) -> Specialization:
 
 @torch.no_grad()
 def _features(
-    model: Recognizer, spec: ClipSpec, manifest: Path, split: str
+    model: Recognizer, spec: ViewSpec, manifest: Path, split: str
 ) -> tuple[BackboneOutput, Tensor]:
     """Backbone features of a whole split, and its labels."""
     rows = Manifest.read(manifest).split(split).table.to_pylist()
     outputs = []
     for first in range(0, len(rows), 16):
-        clips = np.stack([spec.test_clip(row) for row in rows[first : first + 16]])
+        clips = np.concatenate([spec.views(row) for row in rows[first : first + 16]])
         outputs.append(model.backbone(normalize(torch.from_numpy(clips))))
     pooled = None if outputs[0].pooled is None else torch.cat([o.pooled for o in outputs])
     features = BackboneOutput(torch.cat([output.features for output in outputs]), pooled)
