@@ -6,6 +6,7 @@ the same backbone and untrained scoring kernels and gates; is another neuron wor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import comb
 from pathlib import Path
