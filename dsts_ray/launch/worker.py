@@ -145,6 +145,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         learning_rates=lambda progress: learning_rates(config, progress),
         tracker=tracker,
         max_bad_ratio=config.data.max_bad_ratio,
+        held_out_ratio=config.udl.held_out_ratio,
     )
     metrics = loop.run(state.step, state.metrics)
     tracker.close()

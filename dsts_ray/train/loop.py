@@ -64,6 +64,7 @@ class TrainingLoop:
         learning_rates: (downstream, upstream) at a share of the run done.
         tracker: Takes the metrics.
         max_bad_ratio: Share of an epoch's clips that may be refused.
+        held_out_ratio: Share of the next joined batch that is held out, its first rows.
     """
 
     context: RunContext
@@ -76,6 +77,7 @@ class TrainingLoop:
     learning_rates: Callable[[float], tuple[float, float]]
     tracker: Tracker
     max_bad_ratio: float
+    held_out_ratio: float = 1.0
     timing: Timing = field(default_factory=Timing)
     refused: list[tuple[int, str]] = field(default_factory=list)
     _num_refused: int = 0
@@ -127,7 +129,13 @@ class TrainingLoop:
     def _held_out(
         self, step: int, train: list[ClipBatch], ahead: list[ClipBatch]
     ) -> list[ClipBatch]:
-        """The next joined batch; clips that are also in this one (two epochs meet) are left out."""
+        """The next joined batch, or its first rows.
+
+        Clips that are also in this batch (two epochs meet) are left out.
+        """
+        if self.held_out_ratio < 1.0:
+            num_rows = self.held_out_ratio * self.plan.batch_size
+            ahead = [select(batch, batch.positions < num_rows) for batch in ahead]
         if self.plan.epoch_after(step + 1) == self.plan.epoch_after(step - 1):
             return ahead
         seen = gather_rows(torch.cat([batch.sample_ids for batch in train]))

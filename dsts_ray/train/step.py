@@ -1,8 +1,8 @@
 """One optimizer step: the three updates of Eq. 9-11, or one plain backpropagation step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -16,11 +16,11 @@ from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws, Role
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.models.synchronize import num_workers
-from dsts_ray.train.collective import sum_over_workers
+from dsts_ray.train.collective import gather_rows, sum_over_workers
 from dsts_ray.train.engine import ParameterEngine
-from dsts_ray.train.losses import joined_cross_entropy
+from dsts_ray.train.losses import joined_cross_entropy, utilization_loss
 from dsts_ray.train.partition import SimulatedUpdate, partition_classifier
-from dsts_ray.train.udl import FeatureBatch, upstream_gradient
+from dsts_ray.train.udl import FeatureBatch, Penalty, upstream_gradient
 
 
 class StepResult(NamedTuple):
@@ -52,6 +52,12 @@ class TrainingStep:
         seed: Of the run; names all random draws.
         inner_lr: Alpha of Eq. 9.
         covers: What the simulated update moves.
+        first_order: Add Eq. 10's gradient in u-hat.
+        reuses_features: Take D_val's features from the previous step's actual update, whatever
+            ``held_out`` is given, from the second call on. Those clips were just trained on; the
+            ones that are also in this step's batch (two epochs meet) weigh nothing.
+        utilization_loss_weight: Of the loss that spreads samples over neurons; with UDL its
+            gradient reaches upstream alone.
         label_smoothing: In [0, 1).
         precision: ``bf16`` runs all passes under autocast.
     """
@@ -62,9 +68,13 @@ class TrainingStep:
     seed: int = 0
     inner_lr: float = 0.01
     covers: SimulatedUpdate = "operators"
+    first_order: bool = False
+    reuses_features: bool = False
+    utilization_loss_weight: float = 0.0
     label_smoothing: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     _frozen_names: tuple[str, ...] = field(init=False)
+    _previous: list[tuple[ClipBatch, BackboneOutput]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Sort the classifier's parameters once."""
@@ -96,14 +106,17 @@ class TrainingStep:
             if len(train) == 1:
                 outputs[0] = self._backbone(step, "train", train[0])
             metrics |= self._meta_update(step, train, held_out, criteria, outputs, upstream_lr)
-        counts, chosen = [], []
+        penalty = self._penalty(len(train)) if self.upstream is None else None
+        counts, chosen, trained = [], [], []
         for batch, criterion, output in zip(train, criteria, outputs, strict=True):
-            loss, recognition = self._actual_update(
-                step, batch, criterion, output or self._backbone(step, "train", batch)
-            )
+            features = output or self._backbone(step, "train", batch)
+            loss, recognition = self._actual_update(step, batch, criterion, features, penalty)
+            if self.reuses_features:
+                trained.append((batch, _detached(features)))
             correct = ((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum()
             counts.append(torch.stack([loss, correct, correct.new_tensor(len(batch.refused))]))
             chosen.append([selection.chosen for selection in recognition.selections])
+        self._previous = trained
         metrics["train/gradient_norm"] = self.downstream.step(lr)
         sums = sum_over_workers(torch.stack(counts).double().sum(0)).tolist()
         loss = sums[0] / num_workers()
@@ -142,56 +155,90 @@ class TrainingStep:
         outputs: Sequence[BackboneOutput | None],
         lr: float,
     ) -> dict[str, float]:
-        assert self.upstream is not None
+        """Eq. 9 and 10; returns metrics."""
         with torch.no_grad(), frozen_statistics(self.model.backbone):
-            train_features = [
+            features = [
                 output or self._backbone(step, "train", batch)
                 for batch, output in zip(train, outputs, strict=True)
             ]
-            held_out_features = [self._backbone(step, "held_out", batch) for batch in held_out]
-        roles: list[tuple[Role, Sequence[ClipBatch], list[BackboneOutput], Sequence]] = [
-            ("train", train, train_features, criteria),
-            ("held_out", held_out, held_out_features, self._criteria(held_out)[0]),
-        ]
-        batches = {
-            role: [
-                FeatureBatch(_detached(output), self._draws(step, role, batch), criterion)
-                for batch, output, criterion in zip(clips, features, role_criteria, strict=True)
-            ]
-            for role, clips, features, role_criteria in roles
-        }
+            held_out, held_out_features = self._held_out(step, train, held_out)
         with self._autocast(train[0]):
             result = upstream_gradient(
                 self.model.classifier,
                 self.partition,
-                train=batches["train"],
-                held_out=batches["held_out"],
-                inner_lr=self.inner_lr,
-            )
-        parameters = dict(self.model.classifier.named_parameters())
-        before = {name: parameters[name].detach().clone() for name in self.partition.upstream}
-        self.upstream.backward(
-            sum(
-                (
-                    (parameters[name] * gradient).sum()
-                    for name, gradient in result.gradients.items()
+                train=self._feature_batches(step, "train", train, features, criteria),
+                held_out=self._feature_batches(
+                    step, "held_out", held_out, held_out_features, self._criteria(held_out)[0]
                 ),
-                result.held_out_loss.new_zeros(()),
+                inner_lr=self.inner_lr,
+                first_order=self.first_order,
+                penalty=self._penalty(len(train)),
             )
+        loss = float(sum_over_workers(result.held_out_loss)) / num_workers()
+        return {"udl/held_out_loss": loss, **self._update_upstream(result.gradients, lr)}
+
+    def _held_out(
+        self, step: int, train: Sequence[ClipBatch], held_out: Sequence[ClipBatch]
+    ) -> tuple[Sequence[ClipBatch], list[BackboneOutput]]:
+        """D_val and its features."""
+        if not self._previous:
+            return held_out, [self._backbone(step, "held_out", batch) for batch in held_out]
+        seen = gather_rows(torch.cat([batch.sample_ids for batch in train]))
+        batches = [
+            replace(batch, weights=batch.weights * ~torch.isin(batch.sample_ids, seen))
+            for batch, _ in self._previous
+        ]
+        return batches, [output for _, output in self._previous]
+
+    def _feature_batches(
+        self,
+        step: int,
+        role: Role,
+        batches: Sequence[ClipBatch],
+        outputs: Sequence[BackboneOutput],
+        criteria: Sequence[Criterion],
+    ) -> list[FeatureBatch]:
+        return [
+            FeatureBatch(_detached(output), self._draws(step, role, batch), criterion)
+            for batch, output, criterion in zip(batches, outputs, criteria, strict=True)
+        ]
+
+    def _penalty(self, num_micro_batches: int) -> Penalty | None:
+        """The utilization loss of a micro-batch."""
+        dsts = self.model.classifier.dsts
+        if dsts is None or not self.utilization_loss_weight:
+            return None
+        weight, temperature = self.utilization_loss_weight, dsts.variant.temperature
+        return lambda recognition: (
+            weight
+            / num_micro_batches
+            * utilization_loss(recognition.selections, temperature=temperature)
         )
+
+    def _update_upstream(self, gradients: Mapping[str, Tensor], lr: float) -> dict[str, float]:
+        """Step with gradients computed by hand, through a loss whose gradients they are."""
+        assert self.upstream is not None
+        parameters = dict(self.model.classifier.named_parameters())
+        before = {name: parameters[name].detach().clone() for name in gradients}
+        products = [(parameters[name] * gradient).sum() for name, gradient in gradients.items()]
+        self.upstream.backward(torch.stack(products).sum())
         norm = self.upstream.step(lr)
         moved = torch.stack(
             [(parameters[name].detach() - value).norm() for name, value in before.items()]
         ).norm()
         size = torch.stack([value.norm() for value in before.values()]).norm()
         return {
-            "udl/held_out_loss": float(sum_over_workers(result.held_out_loss)) / num_workers(),
             "udl/upstream_gradient_norm": norm,
             "udl/upstream_update_ratio": float(moved / size),
         }
 
     def _actual_update(
-        self, step: int, batch: ClipBatch, criterion: Criterion, output: BackboneOutput
+        self,
+        step: int,
+        batch: ClipBatch,
+        criterion: Criterion,
+        output: BackboneOutput,
+        penalty: Penalty | None,
     ) -> tuple[Tensor, Recognition]:
         """Accumulate the gradient of Eq. 11 with u' detached; returns the classification loss."""
         classifier = self.model.classifier
@@ -202,6 +249,8 @@ class TrainingStep:
             recognition = functional_call(classifier, frozen, (output, draws))
             loss = criterion(recognition.logits)
             auxiliary = [term(criterion, draws) for term in output.auxiliary_losses]
+            if penalty is not None:
+                auxiliary.append(penalty(recognition))
         self.downstream.backward(sum(auxiliary, loss))
         return loss.detach(), recognition
 

@@ -104,6 +104,9 @@ def torch_step(
         seed=config.train.seed,
         inner_lr=config.udl.inner_lr,
         covers=config.udl.covers,
+        first_order=config.udl.upstream_gradient == "with_first_order",
+        reuses_features=config.udl.held_out == "previous_features",
+        utilization_loss_weight=config.dsts.utilization_loss_weight,
         label_smoothing=config.optim.label_smoothing,
         precision=config.engine.precision,
     )

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +18,11 @@ from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import BatchNorm
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
-from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.dsts.variant import Variant
-from dsts_ray.models.recognizer import Classifier
+from dsts_ray.models.recognizer import Classifier, Recognition
 from dsts_ray.train.collective import gather_rows, mean_over_workers, sum_over_workers
 from dsts_ray.train.evaluate import ViewPredictor, predict_split
-from dsts_ray.train.losses import joined_cross_entropy
+from dsts_ray.train.losses import joined_cross_entropy, utilization_loss
 from dsts_ray.train.partition import partition_classifier
 from dsts_ray.train.udl import FeatureBatch, upstream_gradient
 from tests.support.tiny import (
@@ -35,6 +36,7 @@ from tests.support.tiny import (
 )
 
 NUM_WORKERS = 2
+VARIANT = Variant(num_neurons=3, groups=2, fuse_groups=2)
 Results = dict[str, Tensor]
 Work = Callable[[int, int], Results]
 """Maps rank and number of workers to what the worker computed."""
@@ -82,10 +84,24 @@ def all_work(rank: int, num_workers: int) -> Results:
         "collective": collective_work,
         "loss": loss_work,
         "predictions": prediction_work,
-        "udl_dense": lambda rank, workers: udl_work(rank, workers, "dense"),
-        "udl_sparse": lambda rank, workers: udl_work(rank, workers, "sparse"),
+        "udl_dense": partial(udl_work, variant=VARIANT),
+        "udl_sparse": partial(udl_work, variant=replace(VARIANT, dispatch="sparse")),
+        "udl_average": partial(
+            udl_work, variant=replace(VARIANT, synapse="average", fuse="per_neuron")
+        ),
+        "udl_ours": partial(
+            udl_work,
+            variant=replace(VARIANT, impulse="running", specialization="conv3d"),
+            ours=True,
+        ),
         "step_1": lambda rank, workers: step_work(rank, workers, 1),
         "step_2": lambda rank, workers: step_work(rank, workers, 2),
+        "step_previous": lambda rank, workers: step_work(
+            rank, workers, 2, "udl.held_out=previous_features"
+        ),
+        "step_plain": lambda rank, workers: step_work(
+            rank, workers, 1, "udl.enabled=false", "dsts.utilization_loss_weight=0.5"
+        ),
     }
     return {
         f"{name}/{key}": value
@@ -172,10 +188,9 @@ def evaluation_block(
     }
 
 
-def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:
-    """Eq. 10 of joined batches of 7 and 5 samples, rows dealt in turn."""
+def udl_work(rank: int, num_workers: int, *, variant: Variant, ours: bool = False) -> Results:
+    """Eq. 10 of joined batches of 7 and 5 samples, rows dealt in turn; ``ours`` adds our terms."""
     torch.manual_seed(0)
-    variant = Variant(num_neurons=3, groups=2, fuse_groups=2, dispatch=dispatch)
     dsts = DSTSModule(channels=4, num_layers=2, variant=variant)
     classifier = Classifier(
         dsts=dsts, feature_channels=4, pooled_channels=0, num_classes=3, dropout=0.3
@@ -200,6 +215,8 @@ def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:
         train=[batch("train", 7, 0)],
         held_out=[batch("held_out", 5, 100)],
         inner_lr=0.5,
+        first_order=ours,
+        penalty=utilization_penalty if ours else None,
     )
     gradients = mean_over_workers(list(result.gradients.values()))
     losses = mean_over_workers([result.simulated_loss, result.held_out_loss])
@@ -210,9 +227,14 @@ def udl_work(rank: int, num_workers: int, dispatch: Dispatch) -> Results:
     }
 
 
-def step_work(rank: int, num_workers: int, accumulation_steps: int) -> Results:
+def utilization_penalty(recognition: Recognition) -> Tensor:
+    """A utilization loss whose gradient is of Eq. 10's order."""
+    return 0.3 * utilization_loss(recognition.selections, temperature=1.0)
+
+
+def step_work(rank: int, num_workers: int, accumulation_steps: int, *overrides: str) -> Results:
     """Three UDL steps on joined batches of 8 clips; returns all parameters and buffers."""
-    config = tiny_config("udl.inner_lr=0.5")
+    config = tiny_config("udl.inner_lr=0.5", *overrides)
     step = torch_step(tiny_model(config), config, clip_norm=0.5)
     losses = []
     for index in range(3):

@@ -43,16 +43,18 @@ class _Part(NamedTuple):
 
 
 class SpecializedNeurons(nn.Module):
-    """The N neurons of a layer."""
+    """The N neurons of a layer.
+
+    Attributes:
+        dispatch: Neurons computed in training.
+        test_dispatch: Neurons computed at test time; ``dense`` is for comparison and for formats
+            that cannot route.
+    """
 
     def __init__(
         self, operators: FactorizedOperators | VolumeOperator, fuse: Fuse, *, dispatch: Dispatch
     ) -> None:
-        """Join the parts; ``dispatch`` says which neurons are computed in training.
-
-        ``test_dispatch`` is ``sparse``; ``dense`` at test time is for comparison and for formats
-        that cannot route.
-        """
+        """Join the parts."""
         super().__init__()
         self.operators = operators
         kernels = list(operators.parameters())
@@ -62,7 +64,7 @@ class SpecializedNeurons(nn.Module):
         )
         self.fuse = fuse
         self.groups = operators.groups
-        self.dispatch = dispatch
+        self.dispatch: Dispatch = dispatch
         self.test_dispatch: Dispatch = "sparse"
 
     def forward(
@@ -112,20 +114,20 @@ class SpecializedNeurons(nn.Module):
 
     def _convolve(self, features: Tensor, part: _Part) -> list[Tensor]:
         own = features if len(part.rows) == len(features) else features[part.rows]
-        return [convolve(own, kernels, self.groups) for kernels in part.kernels]
+        dtype = self.operator_norm.weight.dtype  # autocast must not round what follows
+        return [convolve(own, kernels, self.groups).to(dtype) for kernels in part.kernels]
 
     def _moments(
         self, outputs: Sequence[Sequence[Tensor]], order: Tensor, selection: Selection | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = self.operator_norm.weight.dtype
-        means, variances = zip(
-            *(output_moments([output.to(dtype) for output in own]) for own in outputs), strict=True
-        )
+        means, variances = zip(*map(output_moments, outputs), strict=True)
         routed = torch.ones(len(order), self.num_neurons, device=order.device)
         if selection is not None:
             routed = F.one_hot(selection.chosen[order], self.num_neurons)
         size = outputs[0][0][0, 0, 0, 0].numel()
-        return routed_moments(torch.cat(means), torch.cat(variances), routed.to(dtype), size)
+        return routed_moments(
+            torch.cat(means), torch.cat(variances), routed.to(means[0].dtype), size
+        )
 
     def _activate(self, outputs: Sequence[Tensor], scale: Tensor, shift: Tensor) -> Tensor:
         """Normalize, rectify and add the operators' outputs: Eq. 8."""
@@ -134,7 +136,7 @@ class SpecializedNeurons(nn.Module):
             for values in (scale, shift)
         )
         activated = [
-            torch.addcmul(summand, output.to(scale.dtype), factor).relu()
+            torch.addcmul(summand, output, factor).relu()
             for output, factor, summand in zip(outputs, factors, summands, strict=True)
         ]
         return activated[0] if len(activated) == 1 else activated[0] + activated[1]

@@ -109,6 +109,7 @@ def new_loop(
     num_epochs: int = 2,
     refused: int = 0,
     max_bad_ratio: float = 0.0,
+    held_out_ratio: float = 1.0,
 ) -> TrainingLoop:
     plan = Plan(
         num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, num_epochs=num_epochs, max_steps=max_steps
@@ -135,6 +136,7 @@ def new_loop(
         learning_rates=lambda progress: (0.1 * (1 - progress), 0.3 * (1 - progress)),
         tracker=ListTracker(),
         max_bad_ratio=max_bad_ratio,
+        held_out_ratio=held_out_ratio,
     )
 
 
@@ -201,6 +203,21 @@ def test_held_out_clips_are_the_next_batch_less_those_of_this_one(tmp_path: Path
         assert counted == expected
         left_out += len(following) - len(expected)
     assert left_out > 0
+
+
+def test_a_share_of_the_next_batch_is_held_out(tmp_path: Path) -> None:
+    """Its first rows, whatever micro-batch they are in."""
+    for micro_batch_size in (4, 2):
+        config, step = fresh(f"train.micro_batch_size={micro_batch_size}")
+        spy = SpyStep.around(step)
+        loop = new_loop(tmp_path / str(micro_batch_size), config, spy, held_out_ratio=0.5)
+        loop.run(0, {})
+        order = TrainingOrder(num_clips=NUM_CLIPS, batch_size=BATCH_SIZE)
+        for index, (train, held_out, weights) in enumerate(spy.seen):
+            rows = range((index + 1) * BATCH_SIZE, (index + 1) * BATCH_SIZE + BATCH_SIZE // 2)
+            expected = {order.place(row).sample_id for row in rows} - set(train)
+            counted = {sample for sample, w in zip(held_out, weights, strict=True) if w}
+            assert counted == expected
 
 
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:

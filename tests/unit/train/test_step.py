@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -6,9 +8,11 @@ from torch.func import functional_call
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws
+from dsts_ray.train import step as step_module
+from dsts_ray.train.losses import utilization_loss
 from dsts_ray.train.partition import partition_classifier, upstream_parameters
 from dsts_ray.train.step import TrainingStep
-from dsts_ray.train.udl import FeatureBatch, upstream_gradient
+from dsts_ray.train.udl import FeatureBatch, UpstreamGradient, upstream_gradient
 from tests.support.tiny import (
     clip_batch,
     copied_state,
@@ -266,3 +270,66 @@ def test_label_smoothing_reaches_the_loss() -> None:
     expected = torch.nn.functional.cross_entropy(logits, TRAIN.labels, label_smoothing=0.2)
     result = torch_step(model, config)(0, [TRAIN], [], lr=LR, upstream_lr=0.0)
     assert result.loss == pytest.approx(float(expected.detach()), rel=1e-12)
+
+
+def test_with_udl_the_utilization_loss_moves_upstream_alone() -> None:
+    states = []
+    for weight in (0.0, 3.0):
+        step = fresh(f"dsts.utilization_loss_weight={weight}", "udl.inner_lr=0.0")
+        step(0, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=0.0)
+        states.append(named(step))
+    assert largest_difference(states[0][1], states[1][1]) == 0.0
+    for weight in (0.0, 3.0):
+        step = fresh(f"dsts.utilization_loss_weight={weight}", "udl.inner_lr=0.0")
+        for engine in (step.upstream, step.downstream):
+            for group in engine.optimizer.param_groups:  # pyright: ignore
+                group["weight_decay"] = 0.0
+        start, _ = named(step)
+        step(0, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
+        assert (largest_difference(start, named(step)[0]) > 1e-6) == (weight > 0)
+
+
+def test_without_udl_the_utilization_loss_is_part_of_the_loss() -> None:
+    config = tiny_config("udl.enabled=false", "dsts.utilization_loss_weight=0.7")
+    step = torch_step(tiny_model(config), config, momentum=0.0, weight_decay=0.0)
+    reference = tiny_model(config)
+    draws = Draws(0, 0, "train", TRAIN.sample_ids, TRAIN.positions)
+    recognition = reference(TRAIN.clips, draws)
+    loss = torch.nn.functional.cross_entropy(recognition.logits, TRAIN.labels)
+    (loss + 0.7 * utilization_loss(recognition.selections, temperature=1.0)).backward()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            if parameter.grad is not None:
+                parameter -= LR * parameter.grad
+    result = step(0, [TRAIN], [], lr=LR, upstream_lr=0.0)
+    assert result.loss == pytest.approx(float(loss.detach()), rel=1e-12)
+    assert largest_difference(copied_state(step.model), copied_state(reference)) < 1e-12
+
+
+def test_previous_features_are_held_out_at_no_backbone_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first step has none and takes the next batch; a clip of this step's batch is left out."""
+    step = fresh("udl.held_out=previous_features")
+    outputs: list[Tensor] = []
+    step.model.backbone.register_forward_hook(
+        lambda module, inputs, output: outputs.append(output.features.detach())
+    )
+    held_out: list[FeatureBatch] = []
+
+    def spied(*arguments: Any, **named_arguments: Any) -> UpstreamGradient:  # noqa: ANN401
+        held_out.extend(named_arguments["held_out"])
+        return upstream_gradient(*arguments, **named_arguments)
+
+    monkeypatch.setattr(step_module, "upstream_gradient", spied)
+    following = clip_batch([5, 6, 7])
+    step(0, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
+    step(1, [following], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
+    assert [len(features) for features in outputs] == [6, 6, 3]
+    assert torch.equal(held_out[0].output.features, outputs[1])
+    assert torch.equal(held_out[1].output.features, outputs[0])
+    assert held_out[1].draws.role == "held_out"
+    assert held_out[1].draws.step == 1
+    logits = torch.randn(6, 4, dtype=torch.float64)
+    expected = torch.nn.functional.cross_entropy(logits[:5], TRAIN.labels[:5])
+    torch.testing.assert_close(held_out[1].criterion(logits), expected)

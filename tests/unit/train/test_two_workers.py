@@ -36,8 +36,12 @@ def join(name: str, parts: Sequence[Tensor]) -> Tensor:
         "predictions",
         "udl_dense",
         "udl_sparse",
+        "udl_average",
+        "udl_ours",
         "step_1",
         "step_2",
+        "step_previous",
+        "step_plain",
     ],
 )
 def test_two_workers_equal_one(results: tuple[Results, list[Results]], check: str) -> None:
@@ -60,8 +64,8 @@ def test_the_checks_say_something(results: tuple[Results, list[Results]]) -> Non
     one, _ = results
     assert one["predictions/labels"].tolist() == [0, 1, 2, 3, 0]
     assert one["predictions/probabilities"][2].tolist() == [0.0] * 4
-    for check in ("udl_dense", "udl_sparse"):
+    for check, count in (("udl_dense", 4), ("udl_sparse", 4), ("udl_average", 2), ("udl_ours", 2)):
         gradients = [one[name] for name in one if name.startswith(f"{check}/dsts.")]
-        assert len(gradients) == 4
+        assert len(gradients) == count
         assert all(float(gradient.norm()) > 1e-4 for gradient in gradients)
     assert float(one["batch_norm/second_rows"].norm()) > 0.1

@@ -1,6 +1,7 @@
 """Eq. 9 and 10: against finite differences, a closed form, and a whole-network double backward."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Literal
 
 import pytest
@@ -13,33 +14,50 @@ from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts.module import DSTSModule
-from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognition
+from dsts_ray.train.losses import utilization_loss
 from dsts_ray.train.partition import Partition, SimulatedUpdate, partition_classifier
 from dsts_ray.train.udl import FeatureBatch, upstream_gradient
 from tests.support import oracle
 from tests.support.tiny import clip_batch, copied_state, tiny_config, tiny_model
 
 INNER_LR = 0.5
+STEP = 1e-5
+"""Of the finite differences; small, so that no kink lies in between, and of fourth order, because
+batch statistics of few samples curve the loss strongly."""
 NUM_LAYERS, NUM_NEURONS, CHANNELS = 2, 3, 4
 LABELS = {"train": [0, 1, 2, 1, 0], "held_out": [2, 0, 1, 1]}
 Role = Literal["train", "held_out"]
 
 
-def random_classifier(dispatch: Dispatch) -> Classifier:
+VARIANTS = [
+    oracle.Variant(groups=2, fuse_groups=2),
+    oracle.Variant(groups=2, fuse_groups=2, dispatch="sparse"),
+    oracle.Variant(specialization="conv3d", scoring_kernel="1x3x3", width=2, fuse_groups=2),
+    oracle.Variant(specialization="fixed", scoring_rows="literal", dispatch="sparse"),
+    oracle.Variant(synapse="average", fuse="per_neuron", groups=2),
+    oracle.Variant(impulse="running", fuse="per_neuron", fuse_kernel="3x1x1", groups=4, skip=False),
+]
+
+
+def random_classifier(variant: oracle.Variant = VARIANTS[0]) -> Classifier:
+    form = asdict(variant)
+    skip = form.pop("skip")
     dsts = DSTSModule(
         channels=CHANNELS,
         num_layers=NUM_LAYERS,
-        variant=Variant(num_neurons=NUM_NEURONS, groups=2, fuse_groups=2, dispatch=dispatch),
+        variant=Variant(num_neurons=NUM_NEURONS, **form),
+        skip=skip,
     )
     classifier = Classifier(
         dsts=dsts, feature_channels=CHANNELS, pooled_channels=0, num_classes=3, dropout=0.0
     ).double()
     for name, value in classifier.state_dict().items():
-        value.copy_(
-            torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value)
-        )
+        if value.is_floating_point():
+            value.copy_(
+                torch.rand_like(value) + 0.5 if "running_var" in name else torch.randn_like(value)
+            )
     return classifier.train()
 
 
@@ -70,8 +88,13 @@ def held_out_loss_through_eq9(
     partition: Partition,
     batches: dict[Role, FeatureBatch],
     variant: oracle.Variant,
+    *,
+    first_order: bool,
 ) -> Callable[[dict[str, Tensor]], float]:
-    """l(u-hat, d-hat(u); D_val) with u-hat and the piecewise constant parts held at u."""
+    """l(u-hat, d-hat(u); D_val) with u-hat and the piecewise constant parts held at u.
+
+    With ``first_order`` u-hat moves with u.
+    """
     values = copied_state(classifier)
 
     def loss(role: Role, changed: dict[str, Tensor], held: list[oracle.Held | None]) -> Tensor:
@@ -108,15 +131,30 @@ def held_out_loss_through_eq9(
 
     held_in_training = constants("train", {})
     held_in_validation = constants("held_out", simulated({}))
-    return lambda upstream: float(loss("held_out", simulated(upstream), held_in_validation))
+    return lambda upstream: float(
+        loss(
+            "held_out",
+            {**(upstream if first_order else {}), **simulated(upstream)},
+            held_in_validation,
+        )
+    )
 
 
-@pytest.mark.parametrize("covers", ["operators", "module"])
-@pytest.mark.parametrize("dispatch", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    ("variant", "covers", "first_order"),
+    [
+        (VARIANTS[0], "operators", False),
+        (VARIANTS[0], "module", True),
+        (VARIANTS[1], "operators", True),
+        (VARIANTS[1], "module", False),
+        *((variant, "operators", False) for variant in VARIANTS[2:]),
+    ],
+)
 def test_eq10_equals_central_finite_differences_through_eq9(
-    dispatch: Dispatch, covers: SimulatedUpdate
+    variant: oracle.Variant, covers: SimulatedUpdate, *, first_order: bool
 ) -> None:
-    classifier = random_classifier(dispatch)
+    torch.manual_seed(0)
+    classifier = random_classifier(variant)
     partition = partition_classifier(classifier, covers)
     batches: dict[Role, FeatureBatch] = {
         "train": feature_batch("train"),
@@ -128,21 +166,25 @@ def test_eq10_equals_central_finite_differences_through_eq9(
         train=[batches["train"]],
         held_out=[batches["held_out"]],
         inner_lr=INNER_LR,
+        first_order=first_order,
     ).gradients
-    variant = oracle.Variant(dispatch=dispatch, groups=2, fuse_groups=2)
-    differenced = held_out_loss_through_eq9(classifier, partition, batches, variant)
+    differenced = held_out_loss_through_eq9(
+        classifier, partition, batches, variant, first_order=first_order
+    )
     values = copied_state(classifier)
-    for name in partition.upstream:
-        direction = torch.randn_like(values[name])
+    together = [[name] for name in partition.upstream]
+    for names in together if variant == VARIANTS[0] else [partition.upstream]:
+        directions = {name: torch.randn_like(values[name]) for name in names}
 
-        def at(offset: float, name: str = name, direction: Tensor = direction) -> float:
+        def at(offset: float, directions: dict[str, Tensor] = directions) -> float:
             moved = {key: values[key] for key in partition.upstream}
-            moved[name] = moved[name] + offset * direction
+            for name, direction in directions.items():
+                moved[name] = moved[name] + offset * direction
             return differenced(moved)
 
-        h = 1e-4
-        slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-        assert float((gradient[name] * direction).sum()) == pytest.approx(slope, rel=1e-6), name
+        slope = (8 * (at(STEP) - at(-STEP)) - (at(2 * STEP) - at(-2 * STEP))) / (12 * STEP)
+        own = sum(float((gradient[name] * along).sum()) for name, along in directions.items())
+        assert own == pytest.approx(slope, rel=1e-6), names
 
 
 class QuadraticClassifier(Classifier):
@@ -167,11 +209,12 @@ def quadratic_batch(role: Role) -> FeatureBatch:
     )
 
 
-def test_closed_form_of_a_quadratic_problem_without_a_term_in_the_copy_of_u() -> None:
+@pytest.mark.parametrize("first_order", [False, True])
+def test_closed_form_of_a_quadratic_problem(*, first_order: bool) -> None:
     """Both losses are |d - A u|^2 / 2.
 
     So d-hat = d - alpha (d - A u), and Eq. 10 is alpha A' (d-hat - A u). The held-out loss also
-    depends on u directly; that term, -A' (d-hat - A u), must be missing.
+    depends on u directly; that term, -A' (d-hat - A u), must be missing unless asked for.
     """
     classifier = QuadraticClassifier()
     result = upstream_gradient(
@@ -180,11 +223,13 @@ def test_closed_form_of_a_quadratic_problem_without_a_term_in_the_copy_of_u() ->
         train=[quadratic_batch("train")],
         held_out=[quadratic_batch("held_out")],
         inner_lr=INNER_LR,
+        first_order=first_order,
     )
     target = classifier.matrix @ classifier.upstream
     residual = classifier.downstream - target
     moved = classifier.downstream - INNER_LR * residual
-    expected = INNER_LR * classifier.matrix.T @ (moved - target)
+    factor = INNER_LR - 1.0 if first_order else INNER_LR
+    expected = factor * classifier.matrix.T @ (moved - target)
     torch.testing.assert_close(result.gradients["upstream"], expected.detach(), rtol=1e-14, atol=0)
     assert float(result.simulated_loss) == pytest.approx(
         float(0.5 * residual.detach() @ residual.detach())
@@ -206,18 +251,46 @@ def gradient_of(
 
 
 def test_without_an_inner_step_the_gradient_is_zero() -> None:
-    gradients = gradient_of(random_classifier("dense"), "operators", 0.0)
+    gradients = gradient_of(random_classifier(), "operators", 0.0)
     assert not any(bool(gradient.any()) for gradient in gradients.values())
 
 
 def test_the_gradient_reaches_every_upstream_parameter() -> None:
-    gradients = gradient_of(random_classifier("dense"), "operators", INNER_LR)
+    gradients = gradient_of(random_classifier(), "operators", INNER_LR)
     assert len(gradients) == 2 * NUM_LAYERS
     assert all(float(gradient.norm()) > 1e-8 for gradient in gradients.values())
 
 
-def test_nothing_but_the_result_changes() -> None:
-    classifier = random_classifier("dense")
+def test_a_penalty_adds_its_own_gradient_in_u() -> None:
+    classifier = random_classifier()
+    partition = partition_classifier(classifier, "operators")
+    train, held_out = feature_batch("train"), feature_batch("held_out")
+
+    def penalty(recognition: Recognition) -> Tensor:
+        return 0.3 * utilization_loss(recognition.selections, temperature=1.0)
+
+    without, with_penalty = (
+        upstream_gradient(
+            classifier,
+            partition,
+            train=[train],
+            held_out=[held_out],
+            inner_lr=INNER_LR,
+            penalty=term,
+        ).gradients
+        for term in (None, penalty)
+    )
+    with frozen_statistics(classifier):
+        penalty(classifier(train.output, train.draws)).backward()
+    for name, parameter in classifier.named_parameters():
+        if name in partition.upstream and parameter.grad is not None:
+            torch.testing.assert_close(with_penalty[name] - without[name], parameter.grad)
+    assert not torch.equal(*(g["dsts.layers.0.gates.gates"] for g in (without, with_penalty)))
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=str)
+def test_nothing_but_the_result_changes(variant: oracle.Variant) -> None:
+    classifier = random_classifier(variant)
     before, flags = copied_state(classifier), [p.requires_grad for p in classifier.parameters()]
     torch.manual_seed(1)
     batches = [feature_batch("train")], [feature_batch("held_out")]
@@ -240,7 +313,7 @@ def test_nothing_but_the_result_changes() -> None:
 
 def test_micro_batches_add_up() -> None:
     """With statistics of each micro-batch, the joined losses are the sums."""
-    classifier = random_classifier("sparse")
+    classifier = random_classifier(VARIANTS[1])
     train, held_out = feature_batch("train"), feature_batch("held_out")
     partition = partition_classifier(classifier, "operators")
 
@@ -262,12 +335,20 @@ def test_micro_batches_add_up() -> None:
         torch.testing.assert_close(thrice[name], once[name], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("covers", ["operators", "module"])
+@pytest.mark.parametrize(
+    ("covers", "overrides"),
+    [
+        ("operators", ()),
+        ("module", ()),
+        ("operators", ("dsts.specialization=conv3d", "dsts.dispatch=sparse")),
+        ("operators", ("dsts.synapse=average", "dsts.fuse=per_neuron")),
+    ],
+)
 def test_a_double_backward_through_the_whole_network_gives_the_same(
-    covers: SimulatedUpdate,
+    covers: SimulatedUpdate, overrides: tuple[str, ...]
 ) -> None:
     """Eq. 9-10 literally: the backbone stays in the graph, and d-hat keeps its history."""
-    config = tiny_config()
+    config = tiny_config(*overrides)
     model = tiny_model(config)
     for parameter in model.classifier.parameters():
         nn.init.normal_(parameter, std=0.5)

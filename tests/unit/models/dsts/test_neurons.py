@@ -55,6 +55,17 @@ def test_dense_and_sparse_agree_in_training_and_at_test_time(form: Form, num: in
     assert torch.equal(one.features, other.features)
 
 
+def test_computing_every_neuron_at_test_time_gives_the_same() -> None:
+    for form in FORMS:
+        module = modules(form)[0].eval()
+        features, _ = inputs(5)
+        expected = module(features, None).features
+        for layer in module.layers:
+            assert isinstance(layer, DSTSLayer)
+            layer.neurons.test_dispatch = "dense"
+        torch.testing.assert_close(module(features, None).features, expected)
+
+
 def forget_idle_neurons(module: DSTSModule, selections: tuple[Selection, ...]) -> None:
     """Put NaN where a neuron that no sample activates keeps its convolutions."""
     for layer, selection in zip(module.layers, selections, strict=True):
