@@ -1,6 +1,7 @@
 """Rules between fields of the configuration, checked after every field is valid by itself."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -197,11 +198,6 @@ def _dsts(config: Config) -> Iterator[str]:
                 f"dsts.width = {dsts.width} is not divisible by {key} = {groups}: "
                 f"use a multiple of {groups} for dsts.width, or 0 for the features' channels"
             )
-    if dsts.synapse == "average" and dsts.dispatch == "sparse":
-        yield (
-            "dsts.synapse = average with dsts.dispatch = sparse: the average is taken over all "
-            "neurons, so none can be left out; use dsts.dispatch=dense"
-        )
     if dsts.synapse == "average" and dsts.utilization_loss_weight:
         yield (
             f"dsts.utilization_loss_weight = {dsts.utilization_loss_weight} with dsts.synapse = "
@@ -225,7 +221,8 @@ def _udl(config: Config) -> Iterator[str]:
             "which costs no backbone pass to save; use udl.held_out_ratio=1.0"
         )
     micro_batches = config.scaling.num_workers * config.accumulation_steps
-    if udl.held_out_ratio < min(1.0, micro_batches / config.train.batch_size):
+    num_clips = math.ceil(udl.held_out_ratio * config.train.batch_size)
+    if udl.held_out_ratio < 1.0 and num_clips < micro_batches:
         smallest = micro_batches / config.train.batch_size
         yield (
             f"udl.held_out_ratio = {udl.held_out_ratio} leaves less than a held-out clip for each "

@@ -186,7 +186,8 @@ class DSTSConfig:
     utilization_loss_weight: NonNegativeFloat = 0.0
     """Weight of the loss that spreads samples over neurons (ours); 0 leaves it out."""
     dispatch: Literal["dense", "sparse"] = "dense"
-    """Neurons computed in training: all (``dense``) or the chosen ones (``sparse``)."""
+    """Neurons computed in training: all (``dense``) or the chosen ones (``sparse``); an average
+    takes all in either."""
     width: Annotated[int, Ge(0)] = 0
     """Channels between operators and fuse convolution; 0 means those of the features."""
     groups: PositiveInt = 32

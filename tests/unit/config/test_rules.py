@@ -162,11 +162,6 @@ BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
             "dsts.width, or 0 for the features' channels",
         ),
         (
-            "dsts.synapse=average dsts.dispatch=sparse",
-            "dsts.synapse = average with dsts.dispatch = sparse: the average is taken over all "
-            "neurons, so none can be left out; use dsts.dispatch=dense",
-        ),
-        (
             "dsts.synapse=average dsts.utilization_loss_weight=0.1",
             "dsts.utilization_loss_weight = 0.1 with dsts.synapse = average, which selects no "
             "neurons; use dsts.utilization_loss_weight=0",
