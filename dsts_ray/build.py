@@ -60,6 +60,7 @@ def _build_backbone(config: Config, num_classes: int) -> Backbone:
         depths=tpn.depths,
         width=tpn.width,
         shift_div=tpn.shift_div,
+        shift_downsample=tpn.shift_downsample,
         geometry=tpn.geometry,
         side_branch=config.dsts.enabled and config.dsts.insertion == "res4",
         neck_channels=tpn.neck_channels,

@@ -106,6 +106,9 @@ class TPNConfig:
     """Channels of the stem; stage i ends in width * 4 * 2**i channels."""
     shift_div: PositiveInt = 8
     """TSM moves 1/shift_div of the channels forward and as many backward in time."""
+    shift_downsample: bool = False
+    """Downsampling shortcuts read shifted features too, as in the released TPN; TSM shifts the
+    residual branch alone."""
     geometry: Literal["stride1", "stock"] = "stride1"
     """``stride1``: the neck ends in neck_channels x frames at stride 16, for DSTS; ``stock``: the
     released network, 2 * neck_channels x 1 at stride 32."""
@@ -153,6 +156,9 @@ class ModelConfig:
     """Backbone and classification head."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    weights: str = ""
+    """File of weights to start from: TPN, TSM, ResNet-50 or (Video) Swin as published, or ours;
+    empty starts from random weights."""
     dropout: RatioBelowOne = 0.5
     """Dropout before the classifier."""
 

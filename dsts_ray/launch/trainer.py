@@ -41,6 +41,7 @@ from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
+from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.launch.worker import WorkerJob, train_worker
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, read_json, read_state
@@ -59,6 +60,7 @@ class Run:
         folder: Run folder.
         tracking_uri: MLflow store.
         manifest: Parquet file.
+        weights: File to start from, or None.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class Run:
     folder: Path
     tracking_uri: str
     manifest: Path
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,16 @@ def train(config: Config, console: Console) -> Outcome:
             f"{config.train.batch_size}"
         )
     with console.status("preparing data"):
-        run = Run(config, name, folder, uri, locate_manifest(config, storage))
+        weights = locate_weights(config.model.weights)
+        run = Run(config, name, folder, uri, locate_manifest(config, storage), weights)
         manifest = Manifest.read(run.manifest)
         check_flip_labels(config.augment.flip_labels, len(manifest.classes))
         num_clips, num_videos = (
             len(labelled_split(manifest, split))
             for split in (config.data.train_split, config.data.val_split)
         )
+    if run.weights and not latest_step(folder / CHECKPOINTS):
+        print_weights(check_weights(config, len(manifest.classes), run.weights), console)
     run_id = open_run(
         uri=uri,
         experiment=config.tracking.experiment,
@@ -184,6 +190,7 @@ def _fit(
             num_videos=num_videos,
             tracking_uri=run.tracking_uri,
             run_id=run_id,
+            weights=run.weights,
             board=board,
         )
         trainer = TorchTrainer(

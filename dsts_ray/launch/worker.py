@@ -26,6 +26,7 @@ from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
+from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
 from dsts_ray.train.checkpoint import (
@@ -54,6 +55,7 @@ class WorkerJob(TypedDict):
     num_videos: int
     tracking_uri: str
     run_id: str
+    weights: Path | None
     board: ActorHandle[Any]
 
 
@@ -98,6 +100,8 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     model = build_model(config, len(classes)).to(context.device).train()
     restored = ray.train.get_checkpoint()
     if restored is None:
+        if job["weights"]:
+            load_starting_weights(model, job["weights"])
         step, state = build_step(config, model), TrainingState(0, {})
     else:
         with restored.as_directory() as folder:

@@ -42,10 +42,18 @@ class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions with a shift in time before the first ("blockres")."""
 
     def __init__(
-        self, in_channels: int, width: int, *, stride: int, shift_div: int, synchronize: bool
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        shift_div: int,
+        shift_downsample: bool,
+        synchronize: bool,
     ) -> None:
         """Create a block from ``in_channels`` to ``4 * width`` channels."""
         super().__init__()
+        self.shift_downsample = shift_downsample
         out_channels = EXPANSION * width
         self.shift_div = shift_div
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
@@ -63,8 +71,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, features: Tensor, num_frames: int) -> Tensor:
         """Map (batch * time, channels, height, width)."""
-        identity = features if self.downsample is None else self.downsample(features)
         shifted = shift_in_time(features, num_frames=num_frames, shift_div=self.shift_div)
+        identity = features
+        if self.downsample is not None:
+            identity = self.downsample(shifted if self.shift_downsample else features)
         hidden = self.bn1(self.conv1(shifted)).relu()
         hidden = self.bn2(self.conv2(hidden)).relu()
         return (self.bn3(self.conv3(hidden)) + identity).relu()
@@ -82,6 +92,7 @@ class ResNetTSM(nn.Module):
         depths: tuple[int, ...] = (3, 4, 6, 3),
         width: int = 64,
         shift_div: int = 8,
+        shift_downsample: bool = False,
         last_stride: int = 2,
         synchronize: bool = True,
     ) -> None:
@@ -91,10 +102,13 @@ class ResNetTSM(nn.Module):
             depths: Blocks of the four stages.
             width: Channels of the stem.
             shift_div: See :func:`shift_in_time`.
+            shift_downsample: Downsampling shortcuts read shifted features too, as in the released
+                TPN; TSM shifts the residual branch alone.
             last_stride: Spatial stride of the fourth stage, 2 in the standard network.
             synchronize: Batch statistics over all workers.
         """
         super().__init__()
+        self.shift_downsample = shift_downsample
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = BatchNorm(width, synchronize=synchronize)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -108,6 +122,7 @@ class ResNetTSM(nn.Module):
                         width * 2**index,
                         stride=stride if block == 0 else 1,
                         shift_div=shift_div,
+                        shift_downsample=shift_downsample,
                         synchronize=synchronize,
                     )
                 )

@@ -173,6 +173,7 @@ class TPNBackbone(Backbone):
         depths: tuple[int, ...],
         width: int,
         shift_div: int,
+        shift_downsample: bool = False,
         geometry: Geometry,
         side_branch: bool,
         neck_channels: int,
@@ -193,6 +194,7 @@ class TPNBackbone(Backbone):
                 depths=depths,
                 width=width,
                 shift_div=shift_div,
+                shift_downsample=shift_downsample,
                 last_stride=last_stride,
                 synchronize=synchronize,
             )

@@ -1,0 +1,64 @@
+"""Weights a run starts from: where they are, and what they fill of the model."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dsts_ray.build import build_model
+from dsts_ray.config.schema import Config
+from dsts_ray.errors import CheckpointError
+from dsts_ray.models.weights import WeightsReport, load_starting_weights
+from dsts_ray.train.checkpoint import WEIGHTS_FILE
+
+_MODEL_PARTS = 2
+
+
+def locate_weights(weights: str) -> Path | None:
+    """Resolve ``model.weights``: a file, or a checkpoint folder of ours; None if there is none.
+
+    The path must be the same on every node of the cluster.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    if not weights:
+        return None
+    path = Path(weights).expanduser().absolute()
+    path = path / WEIGHTS_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointError(
+            f"model.weights = {weights}: there is no file {path}; give a file, or a checkpoint "
+            "folder, that every node can read"
+        )
+    return path
+
+
+def check_weights(config: Config, num_classes: int, file: Path) -> WeightsReport:
+    """Fit a file to the model's shapes without building it.
+
+    Raises:
+        CheckpointError: As in ``load_starting_weights``.
+    """
+    with torch.device("meta"):
+        model = build_model(config, num_classes)
+    return load_starting_weights(model, file)
+
+
+def print_weights(report: WeightsReport, console: Console) -> None:
+    """Print what was loaded, reshaped, inflated, skipped and is missing, by part of the model."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for entry in report.entries:
+        part = ".".join(entry.name.split(".")[:_MODEL_PARTS])
+        groups[entry.outcome, part, entry.note].append(entry.size)
+    table = Table(title=f"{report.file}: {report.layout}")
+    for heading in ("outcome", "part", "tensors", "values", "note"):
+        number = heading in ("tensors", "values")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for (outcome, part, note), sizes in groups.items():
+        table.add_row(outcome, part, f"{len(sizes)}", f"{sum(sizes):,}", note)
+    console.print(table)
+    for remark in report.remarks:
+        console.print(f"[yellow]{remark}[/yellow]", soft_wrap=True, highlight=False)

@@ -1,0 +1,51 @@
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from dsts_ray.errors import CheckpointError
+from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
+from dsts_ray.train.checkpoint import WEIGHTS_FILE
+from tests.support.tiny import tiny_config
+from tests.support.tpn_reference import ORIGINAL, Size, published_shapes, random_state
+
+SIZE = Size(depths=(1, 1, 1, 1), width=4, channels=8, groups=2, num_classes=3)
+
+
+def test_a_file_or_a_checkpoint_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / WEIGHTS_FILE).touch()
+    assert locate_weights("") is None
+    assert locate_weights(str(tmp_path)) == tmp_path / WEIGHTS_FILE
+    monkeypatch.chdir(tmp_path)
+    assert locate_weights(WEIGHTS_FILE) == tmp_path / WEIGHTS_FILE
+    with pytest.raises(CheckpointError, match=r"model.weights = absent.pth: there is no file"):
+        locate_weights("absent.pth")
+
+
+def test_the_table_names_every_outcome_once_for_each_part(tmp_path: Path) -> None:
+    path = tmp_path / "tpn.pth"
+    torch.save({"state_dict": random_state(published_shapes(ORIGINAL, SIZE))}, path)
+    config = tiny_config("dsts.insertion=res4", "model.backbone.tpn.geometry=stock")
+    report = check_weights(config, 4, path)
+    console = Console(file=StringIO(), width=160)
+    print_weights(report, console)
+    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    lines = [line.split("│")[1:-1] for line in text.splitlines() if "│" in line]
+    rows = {tuple(cell.strip() for cell in line) for line in lines}
+    size = sum(entry.size for entry in report.entries if ".trunk." in entry.name)
+    num_trunk = sum(".trunk." in entry.name for entry in report.entries)
+    assert ("loaded", "backbone.trunk", str(num_trunk), f"{size:,}", "") in rows
+    assert (
+        "skipped",
+        "classifier.fc",
+        "1",
+        "48",
+        "keeps its initial values: 3x16 in the file, 4x80 in the model",
+    ) in rows
+    assert any(row[:2] == ("missing", "classifier.dsts") for row in rows)
+    assert "TPN (original)" in text
+    assert text.count("shift_downsample = true") == 1
