@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dsts_ray.models.draws import Draws
 from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.step import TrainingStep
 from tests.support.tiny import (
@@ -70,6 +71,17 @@ def test_dropped_paths_do_not_depend_on_micro_batches_or_on_checkpointing(
         step(0, parts, [HELD_OUT], lr=0.1, upstream_lr=0.3)
         states.append(copied_state(step.model))
     assert all(largest_difference(states[0], state) < 1e-12 for state in states[1:])
+
+
+def test_the_backbones_paths_are_those_of_the_step_and_the_train_role() -> None:
+    config = tiny_config(*SWIN, "model.backbone.swin3d.stochastic_depth=0.6", "udl.inner_lr=0.5")
+    reference = tiny_model(config)
+    draws = Draws(config.train.seed, 5, "train", TRAIN.sample_ids, TRAIN.positions)
+    logits = reference.classifier(reference.backbone(TRAIN.clips, draws), draws).logits
+    expected = float(torch.nn.functional.cross_entropy(logits, TRAIN.labels).detach())
+    step = torch_step(tiny_model(config), config)
+    result = step(5, [TRAIN], [HELD_OUT], lr=0.1, upstream_lr=0.0)
+    assert result.loss == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
