@@ -1,0 +1,73 @@
+"""Every recipe's preset trains and evaluates at reduced size, by overrides alone."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs import RunJob
+
+COMMON = (
+    "data.manifest=demo",
+    "data.demo.num_classes=4",
+    "data.demo.num_train_clips=8",
+    "data.demo.num_test_clips=4",
+    "data.demo.size=64",
+    "data.demo.min_frames=8",
+    "data.demo.max_frames=12",
+    "data.num_frames=4",
+    "data.short_side=36",
+    "data.crop_size=32",
+    "data.num_decoders=1",
+    "data.cpus_per_decoder=0.25",
+    "model.backbone.tpn.depths=[1, 1, 1, 1]",
+    "model.backbone.tpn.width=4",
+    "model.backbone.tpn.neck_channels=16",
+    "model.backbone.tpn.neck_groups=4",
+    "model.backbone.swin3d.channels=8",
+    "model.backbone.swin3d.depths=[1, 1, 2, 1]",
+    "model.backbone.swin3d.heads=[1, 1, 2, 2]",
+    "model.backbone.swin3d.window=[2, 4, 4]",
+    "dsts.num_neurons=2",
+    "dsts.groups=4",
+    "dsts.fuse_groups=4",
+    "train.batch_size=8",
+    "train.micro_batch_size=2",
+    "train.max_steps=2",
+    "scaling.num_workers=2",
+    "scaling.use_gpu=false",
+    "scaling.cpus_per_worker=0.25",
+    "tracking.model_name=",
+)
+BY_DATASET = {
+    "ssv2": ("data.demo.layout=ssv2", "augment.flip_labels=[[0, 1], [2, 3]]"),
+    "diving48": ("data.demo.layout=diving48",),
+}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One storage folder for all runs: two demo data sets, one MLflow store."""
+    return tmp_path_factory.mktemp("storage")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("dsts", ["", "_dsts"])
+@pytest.mark.parametrize("backbone", ["tpn", "swin"])
+@pytest.mark.parametrize("dataset", ["ssv2", "diving48"])
+def test_a_preset_trains_and_evaluates(
+    run_job: RunJob, storage: Path, dataset: str, backbone: str, dsts: str
+) -> None:
+    preset = f"{dataset}_{backbone}{dsts}"
+    overrides = (*COMMON, *BY_DATASET[dataset], f"storage.path={storage}", f"name={preset}")
+    result = run_job("train.py", "--preset", preset, *overrides)
+    assert result.code == 0, result.out + result.err
+    stated = {"tpn": "0.01", "swin": "0.0003"}[backbone]
+    assert f"learning rate {stated} is stated for a batch of 64: scaled to" in result.out
+    summary = json.loads((storage / preset / "summary.json").read_text())
+    assert math.isfinite(summary["train/loss_last"])
+    assert 0.0 <= summary["val/top1_low"] <= summary["val/top1"] <= 1.0
+    assert (summary["num_dsts_parameters"] > 0) == bool(dsts)
+    assert ("udl/held_out_loss" in summary) == bool(dsts)
+    assert summary["refused"] == []
