@@ -9,6 +9,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import DataError
+from dsts_ray.tracking.base import Point
 from dsts_ray.train.checkpoint import (
     TrainingState,
     collect_optimizer_state,
@@ -55,6 +56,9 @@ class ListTracker:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         self.points.append((step, dict(metrics)))
+
+    def undelivered(self) -> list[Point]:
+        return []
 
     def close(self) -> None:
         pass
