@@ -64,11 +64,12 @@ def scoring(setting: Setting) -> list[Row]:
 def dispatch(setting: Setting) -> list[Row]:
     """The module at test time computing every neuron, and the chosen ones alone."""
     config = setting.config()
-    module = build_model(config, 2).classifier.dsts
+    model = build_model(config, 2)
+    module = model.classifier.dsts
     assert module is not None
     module = module.to(setting.device).eval()
     side, frames = setting.crop_size // 16, config.data.num_frames
-    channels = config.model.backbone.tpn.neck_channels
+    channels = model.backbone.feature_channels
     features = torch.randn(setting.batch_size, channels, frames, side, side, device=setting.device)
     comparison = compare(
         Way("dense", lambda: [_forward(module, features, "dense")]),

@@ -13,7 +13,7 @@ from dsts_ray.build import build_step, torch_engine
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.train.step import TrainingStep
 
-PHASES = ("backbone", "simulated update", "meta update", "actual update")
+_PHASES = ("backbone pass", "simulated update", "meta update", "actual update")
 
 _LR = 1e-6  # moves nothing far
 
@@ -119,7 +119,7 @@ def _shares(step: TrainingStep, train: ClipBatch, held_out: ClipBatch) -> str:
     events = {event.key: event for event in profiled.key_averages()}
     spent = {
         name: max(events[name].cpu_time_total, events[name].device_time_total)
-        for name in PHASES
+        for name in _PHASES
         if name in events
     }
     total = sum(spent.values())

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.profiler import record_function
 
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
@@ -143,7 +144,7 @@ class TrainingStep:
         return Draws(self.seed, step, role, batch.sample_ids, batch.positions)
 
     def _backbone(self, step: int, role: Role, batch: ClipBatch) -> BackboneOutput:
-        with self._autocast(batch):
+        with record_function("backbone pass"), self._autocast(batch):
             return self.model.backbone(batch.clips, self._draws(step, role, batch))
 
     def _meta_update(
@@ -232,6 +233,7 @@ class TrainingStep:
             "udl/upstream_update_ratio": float(moved / size),
         }
 
+    @record_function("actual update")
     def _actual_update(
         self,
         step: int,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.profiler import record_function
 
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
@@ -90,7 +91,7 @@ def upstream_gradient(
             partition.simulated,
         )
     )
-    with frozen_statistics(classifier):
+    with frozen_statistics(classifier), record_function("simulated update"):
         simulated = _passes(classifier, {**parameters, **upstream, **downstream}, train)
         simulated_loss = _joined_loss(simulated, train)
         gradients = torch.autograd.grad(
@@ -102,19 +103,20 @@ def upstream_gradient(
                 downstream.items(), mean_over_workers(gradients), strict=True
             )
         }
+    with frozen_statistics(classifier), record_function("meta update"):
         held_out_loss = _joined_loss(
             _passes(classifier, {**parameters, **moved, **copies}, held_out), held_out
         )
-    held_out_gradients = torch.autograd.grad(
-        held_out_loss, (*moved.values(), *copies.values()), materialize_grads=True
-    )
-    direction = mean_over_workers(held_out_gradients[: len(moved)])
-    objective = simulated_loss.new_zeros(())
-    for gradient, along in zip(gradients, direction, strict=True):
-        objective = objective - inner_lr * (gradient * along).sum()
-    if penalty is not None:
-        objective = sum((penalty(recognition) for recognition in simulated), objective)
-    mixed = torch.autograd.grad(objective, tuple(upstream.values()), materialize_grads=True)
+        held_out_gradients = torch.autograd.grad(
+            held_out_loss, (*moved.values(), *copies.values()), materialize_grads=True
+        )
+        direction = mean_over_workers(held_out_gradients[: len(moved)])
+        objective = simulated_loss.new_zeros(())
+        for gradient, along in zip(gradients, direction, strict=True):
+            objective = objective - inner_lr * (gradient * along).sum()
+        if penalty is not None:
+            objective = sum((penalty(recognition) for recognition in simulated), objective)
+        mixed = torch.autograd.grad(objective, tuple(upstream.values()), materialize_grads=True)
     result = dict(zip(upstream, mixed, strict=True))  # Eq. 10
     for name, gradient in zip(copies, held_out_gradients[len(moved) :], strict=True):
         result[name] = result[name] + gradient
