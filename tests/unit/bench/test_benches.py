@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.jobs import REPOSITORY
 
 SETTING = Setting(
     device=torch.device("cpu"),
-    scale=0.1,
+    scale=0.25,
     repeats=1,
     overrides=(
         "data.num_frames=2",
@@ -22,7 +23,7 @@ SETTING = Setting(
         "model.backbone.tpn.width=4",
         "model.backbone.tpn.neck_channels=16",
         "model.backbone.tpn.neck_groups=4",
-        "dsts.num_layers=2",
+        "dsts.num_layers=1",
         "dsts.num_neurons=3",
         "dsts.groups=4",
         "dsts.fuse_groups=4",
@@ -39,7 +40,7 @@ def test_both_ways_give_the_same_output(bench: str) -> None:
 
 
 def test_the_gradient_on_features_is_that_of_algorithm_1_with_the_same_d() -> None:
-    *iterations, same = BENCHES["udl"](SETTING)
+    *iterations, same = BENCHES["udl"](replace(SETTING, batch_size=4))
     assert [row.variant for row in iterations] == [
         "sparse, time",
         "sparse, peak memory",
@@ -47,11 +48,11 @@ def test_the_gradient_on_features_is_that_of_algorithm_1_with_the_same_d() -> No
         "dense, peak memory",
     ]
     assert same.comparison.max_rel_error is not None
-    assert 0 < same.comparison.max_rel_error < 1e-5
+    assert same.comparison.max_rel_error < 1e-5
 
 
 def test_overheads_are_rows_with_their_bounds() -> None:
-    training = BENCHES["train_overhead"](SETTING)
+    training = BENCHES["train_overhead"](replace(SETTING, batch_size=4))
     assert [row.asked for row in training] == ["at most 1.45", "at most 1.30", "", ""]
     assert all("simulated update" in row.note for row in training)
     (inference,) = BENCHES["inference_overhead"](SETTING)
