@@ -22,8 +22,8 @@ def sum_over_workers(values: Tensor) -> Tensor:
 
 
 def mean_over_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Average a list of tensors over workers in one call."""
-    if num_workers() == 1:
+    """Average a list of tensors, which may be empty, over workers in one call."""
+    if num_workers() == 1 or not tensors:
         return [tensor.detach() for tensor in tensors]
     flat = (
         sum_over_workers(torch.cat([tensor.detach().flatten() for tensor in tensors]))

@@ -136,6 +136,7 @@ def collective_work(rank: int, num_workers: int) -> Results:
         return {"sum": torch.tensor([3.0]), "mean": torch.tensor([[1.5]]), "rows": torch.arange(5)}
     own = torch.arange(3) if rank == 0 else torch.arange(3, 5)
     value = torch.tensor([1.0 + rank])
+    assert mean_over_workers([]) == []
     return {
         "sum": sum_over_workers(value),
         "mean": mean_over_workers([value.view(1, 1)])[0],
