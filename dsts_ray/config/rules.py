@@ -117,23 +117,24 @@ def _augmentation(config: Config) -> Iterator[str]:
 
 def _backbone(config: Config) -> Iterator[str]:
     """Clips that the backbone can take."""
-    crop_size, num_frames = config.data.crop_size, config.data.num_frames
-    if config.model.backbone.name == "tpn" and crop_size < _STRIDE:
-        yield (
-            f"data.crop_size = {crop_size} is below the stride of model.backbone.name = tpn: use a "
-            f"crop_size of at least {_STRIDE}"
-        )
-    if config.model.backbone.name == "swin3d":
-        if crop_size % _STRIDE:
+    name, num_frames = config.model.backbone.name, config.data.num_frames
+    crops = {"data": config.data.crop_size, "evaluation": config.evaluation.crop_size}
+    for section, crop_size in crops.items():
+        if name == "tpn" and 0 < crop_size < _STRIDE:
             yield (
-                f"data.crop_size = {crop_size} is not divisible by {_STRIDE}, the stride of "
+                f"{section}.crop_size = {crop_size} is below the stride of model.backbone.name = "
+                f"tpn: use a crop_size of at least {_STRIDE}"
+            )
+        if name == "swin3d" and crop_size % _STRIDE:
+            yield (
+                f"{section}.crop_size = {crop_size} is not divisible by {_STRIDE}, the stride of "
                 f"model.backbone.name = swin3d: use a multiple of {_STRIDE}, as 224"
             )
-        if num_frames % _PATCH_FRAMES:
-            yield (
-                f"data.num_frames = {num_frames} is not divisible by {_PATCH_FRAMES}, the frames "
-                "of a patch of model.backbone.name = swin3d: use an even number"
-            )
+    if name == "swin3d" and num_frames % _PATCH_FRAMES:
+        yield (
+            f"data.num_frames = {num_frames} is not divisible by {_PATCH_FRAMES}, the frames "
+            "of a patch of model.backbone.name = swin3d: use an even number"
+        )
 
 
 def _insertion(config: Config) -> Iterator[str]:

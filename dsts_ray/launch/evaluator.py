@@ -145,4 +145,5 @@ def _predicted_blocks(
         batch_size=block_size,
     )
     predicted.context.execution_options = execution_options()
+    predicted.context.raise_original_map_exception = True  # so that our own errors arrive as such
     return list(batches(predicted, batch_size=block_size, prefetch_batches=1))

@@ -147,6 +147,11 @@ BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
             "of at least 32",
         ),
         (
+            "model.backbone.name=swin3d dsts.insertion=norm evaluation.crop_size=48",
+            "evaluation.crop_size = 48 is not divisible by 32, the stride of model.backbone.name "
+            "= swin3d: use a multiple of 32, as 224",
+        ),
+        (
             "model.backbone.name=swin3d dsts.insertion=norm data.crop_size=63",
             "data.crop_size = 63 is not divisible by 32, the stride of model.backbone.name = "
             "swin3d: use a multiple of 32, as 224",
