@@ -69,6 +69,19 @@ def test_missing_manifest(run_job: RunJob, tmp_path: Path, storage: Path) -> Non
     assert not storage.exists()
 
 
+def test_a_recipe_without_its_manifest_says_what_to_write(run_job: RunJob, storage: Path) -> None:
+    result = run_job("train.py", "--preset", "ssv2_tpn", f"storage.path={storage}")
+    refused(result, "something_something_v2.parquet", "prepare_data.py index", "data.manifest=FILE")
+    assert not storage.exists()
+
+
+def test_flip_pairs_of_another_data_set(run_job: RunJob, manifest: Path, storage: Path) -> None:
+    pairs = "augment.flip_labels=[[86, 87], [93, 94], [166, 167]]"
+    result = train(run_job, storage, f"data.manifest={manifest}", pairs)
+    refused(result, "augment.flip_labels names class 167, the data set has 2 classes, 0 to 1")
+    assert not storage.exists()
+
+
 def test_empty_manifest(run_job: RunJob, tmp_path: Path, storage: Path) -> None:
     empty = tmp_path / "empty.parquet"
     Manifest(SCHEMA.empty_table(), ("a",)).write(empty)
