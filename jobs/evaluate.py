@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
         metavar="key=value",
         nargs="*",
         help="over the model's configuration, as evaluation.protocol=2x3 evaluation.average=logits "
-        "evaluation.crop_size=256; keys of evaluation, data and scaling",
+        "evaluation.crop_size=256; keys of evaluation and data, scaling.cpus_per_worker",
     )
     return parser.parse_intermixed_args()
 

@@ -62,18 +62,23 @@ def load_config(
     return _decode(given, problems, check_rules=not layer_problems)
 
 
-def changed_config(config: Config, overrides: Sequence[str], sections: Sequence[str]) -> Config:
-    """Return the configuration of a trained model with ``key=value`` overrides of some sections.
+def changed_config(config: Config, overrides: Sequence[str], changeable: Sequence[str]) -> Config:
+    """Return the configuration of a trained model with ``key=value`` overrides.
+
+    Args:
+        config: The model's.
+        overrides: As in ``load_config``.
+        changeable: Beginnings of the keys that may be given, as ``evaluation.``.
 
     Raises:
-        ConfigError: As in ``load_config``, and for a key of another section.
+        ConfigError: As in ``load_config``, and for a key that may not be given.
     """
     problems: list[str] = []
     given = _parse_overrides(overrides, problems)
     problems += [
-        f"{key}: cannot be changed for a trained model; only keys of {', '.join(sections)} can"
+        f"{key}: cannot be changed for a trained model; only {', '.join(changeable)} can"
         for key in given
-        if key in config_fields() and key.partition(".")[0] not in sections
+        if key in config_fields() and not key.startswith(tuple(changeable))
     ]
     return _decode({**flatten(config), **given}, problems, check_rules=True)
 

@@ -92,7 +92,7 @@ def check_resources(config: Config) -> None:
         )
 
 
-def check_evaluation_resources(config: Config) -> None:
+def check_evaluation_resources(config: Config, num_workers: int) -> None:
     """Refuse an evaluation that would wait for ever for resources the cluster does not have.
 
     Raises:
@@ -100,21 +100,19 @@ def check_evaluation_resources(config: Config) -> None:
     """
     has = ray.cluster_resources()
     scaling, data = config.scaling, config.data
-    asked = (
-        scaling.num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
-    )
+    asked = num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
     num_cpus = has.get("CPU", 0.0)
     if asked >= num_cpus:
         raise ClusterError(
-            f"the evaluation asks for {asked:g} CPUs: {scaling.num_workers} workers x "
+            f"the evaluation asks for {asked:g} CPUs: {num_workers} workers x "
             f"{scaling.cpus_per_worker:g} and {data.num_decoders} decoders x "
             f"{data.cpus_per_decoder:g}, and a fraction besides; the cluster has {num_cpus:g}. "
             "Lower --num-workers, scaling.cpus_per_worker or data.cpus_per_decoder (fractions are "
             "allowed), or add nodes"
         )
-    if 0 < has.get("GPU", 0.0) < scaling.num_workers:
+    if 0 < has.get("GPU", 0.0) < num_workers:
         raise ClusterError(
-            f"{scaling.num_workers} workers take a GPU each, the cluster has {has['GPU']:g}: lower "
+            f"{num_workers} workers take a GPU each, the cluster has {has['GPU']:g}: lower "
             "--num-workers, or hide the GPUs from Ray"
         )
 

@@ -25,8 +25,8 @@ from dsts_ray.tracking.registry import ResolvedModel, resolve_model
 from dsts_ray.train.evaluate import collect
 from dsts_ray.train.predictions import SavedPredictions
 
-CHANGEABLE = ("evaluation", "data", "scaling")
-"""Sections of a trained model's configuration that an evaluation may change."""
+CHANGEABLE = ("evaluation.", "data.", "scaling.cpus_per_worker")
+"""Beginnings of the keys that an evaluation may change in a trained model's configuration."""
 
 
 class ForwardPass:
@@ -78,7 +78,7 @@ def evaluate(
         data: Manifest; None is the one the model was trained on.
         split: Of the manifest; None is the model's validation split.
         num_workers: Actors with a copy of the model, a GPU each where the cluster has any.
-        overrides: ``key=value`` over the model's configuration, of the sections ``CHANGEABLE``.
+        overrides: ``key=value`` over the model's configuration, those that begin as ``CHANGEABLE``.
 
     Raises:
         TrackingError: There is no such model.
@@ -87,10 +87,11 @@ def evaluate(
         ConfigError: A bad override, or the manifest's classes are not the model's.
         ClusterError: The cluster is too small.
     """
+    if num_workers < 1:
+        raise ConfigError(f"--num-workers is {num_workers}: must be 1 or more")
     resolved = fetch_model(model, uri)
     config, recognizer, classes = load_model(resolved.directory)
-    given = [*overrides, f"scaling.num_workers={num_workers}"]
-    config = changed_config(config, given, CHANGEABLE)
+    config = changed_config(config, overrides, CHANGEABLE)
     if data is not None:
         config = replace(config, data=replace(config.data, manifest=str(data)))
     path = locate_manifest(config, storage_folder(Config()))
@@ -104,10 +105,12 @@ def evaluate(
     split = split or config.data.val_split
     videos = labelled_split(manifest, split)
     with connected():
-        check_evaluation_resources(config)
+        check_evaluation_resources(config, num_workers)
         task = ray.remote(num_cpus=0)(_predicted_blocks)  # its process keeps Ray Data's log lines
         try:
-            blocks = ray.get(task.remote(config, recognizer, str(path), split, len(videos)))
+            blocks = ray.get(
+                task.remote(config, recognizer, str(path), split, len(videos), num_workers)
+            )
         except RayTaskError as error:
             raise own_error(error) or error from error
     version = f" (version {resolved.version})" if resolved.version else ""
@@ -121,7 +124,12 @@ def evaluate(
 
 
 def _predicted_blocks(
-    config: Config, model: Recognizer, manifest: str, split: str, num_videos: int
+    config: Config,
+    model: Recognizer,
+    manifest: str,
+    split: str,
+    num_videos: int,
+    num_workers: int,
 ) -> list[Rows]:
     spec = build_view_spec(config)
     block_size = videos_per_block(spec, config.evaluation.batch_size)
@@ -139,7 +147,7 @@ def _predicted_blocks(
     predicted = decoded.map_batches(
         ForwardPass,
         fn_constructor_kwargs=arguments,
-        compute=ray.data.ActorPoolStrategy(size=config.scaling.num_workers),
+        compute=ray.data.ActorPoolStrategy(size=num_workers),
         num_cpus=config.scaling.cpus_per_worker,
         num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
         batch_size=block_size,

@@ -1,14 +1,20 @@
 """The evaluate job: the same predictions on any number of workers, saved, scored and fused."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from dsts_ray.build import build_model
+from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.data.manifest import Manifest
-from tests.support.jobs import JobResult, RunJob, TrainedRun
+from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.train.checkpoint import save_weights
+from tests.support.jobs import DEMO, TINY, JobResult, RunJob
 
 VIEWS = (
     "evaluation.protocol=2x3",
@@ -19,34 +25,47 @@ VIEWS = (
 )
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A model folder and manifests: of the model's data, and with one test video's file gone."""
+
+    model: Path
+    manifest: Path
+    broken_manifest: Path
+    broken_video: str
+
+
 @pytest.fixture(scope="module")
-def with_a_broken_video(
-    trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
-    """The run's manifest with one test video's file gone, and that video."""
-    manifest = Manifest.read(trained.manifest)
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folder = tmp_path_factory.mktemp("saved")
+    config = load_config(preset="demo", overrides=[*DEMO, *TINY])
+    path = locate_manifest(config, folder)
+    manifest = Manifest.read(path)
     rows = manifest.table.to_pylist()
     victim = [row for row in rows if row["split"] == "test"][2]
     victim["path"] += ".gone"
-    path = tmp_path_factory.mktemp("data") / "manifest.parquet"
-    Manifest(pa.Table.from_pylist(rows, manifest.table.schema), manifest.classes).write(path)
-    return path, victim["video_id"]
+    broken = folder / "broken.parquet"
+    Manifest(pa.Table.from_pylist(rows, manifest.table.schema), manifest.classes).write(broken)
+    model = build_model(config, len(manifest.classes))
+    torch.nn.init.normal_(model.classifier.fc.weight)
+    save_weights(folder, model, classes=manifest.classes, config=config_to_yaml(config))
+    return Saved(folder, path, broken, victim["video_id"])
 
 
-def evaluate(run_job: RunJob, trained: TrainedRun, *arguments: object) -> JobResult:
-    return run_job("evaluate.py", "--model", trained.summary["best_checkpoint"], *arguments)
+def evaluate(run_job: RunJob, saved: Saved, *arguments: object) -> JobResult:
+    return run_job("evaluate.py", "--model", saved.model, *arguments)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_one_worker_and_two_give_the_same_bits_and_files_score_and_fuse(
-    run_job: RunJob, trained: TrainedRun, with_a_broken_video: tuple[Path, str], tmp_path: Path
+    run_job: RunJob, saved: Saved, tmp_path: Path
 ) -> None:
-    data, broken = with_a_broken_video
+    data, broken = saved.broken_manifest, saved.broken_video
     printed, tables = [], []
     for num_workers in (1, 2):
         file = tmp_path / f"{num_workers}.parquet"
         options = ("--data", data, "--save", file, "--num-workers", num_workers, *VIEWS)
-        result = evaluate(run_job, trained, *options)
+        result = evaluate(run_job, saved, *options)
         assert result.code == 0, result.err
         printed.append(result.out)
         tables.append(pq.read_table(file))
@@ -74,45 +93,45 @@ def test_one_worker_and_two_give_the_same_bits_and_files_score_and_fuse(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_refused_video_ends_the_evaluation_when_asked_to(
-    run_job: RunJob, trained: TrainedRun, with_a_broken_video: tuple[Path, str], tmp_path: Path
+    run_job: RunJob, saved: Saved, tmp_path: Path
 ) -> None:
-    data, _ = with_a_broken_video
     file = tmp_path / "p.parquet"
-    options = ("--data", data, "--save", file, *VIEWS, "evaluation.refused=stop")
-    result = evaluate(run_job, trained, *options)
+    options = ("--data", saved.broken_manifest, "--save", file, *VIEWS, "evaluation.refused=stop")
+    result = evaluate(run_job, saved, *options)
     assert result.code == 2
     assert ".gone: there is no such file" in result.error
     assert "evaluation.refused=wrong" in result.error
     assert not file.exists()
 
 
-def other_classes(trained: TrainedRun, folder: Path) -> Path:
-    manifest = Manifest.read(trained.manifest)
+def other_classes(saved: Saved, folder: Path) -> Path:
+    manifest = Manifest.read(saved.manifest)
     path = folder / "more.parquet"
     Manifest(manifest.table, (*manifest.classes, "one more")).write(path)
     return path
 
 
-def test_bad_requests(run_job: RunJob, trained: TrainedRun, tmp_path: Path) -> None:
-    data = ("--data", trained.manifest)
+def test_bad_requests(run_job: RunJob, saved: Saved, tmp_path: Path) -> None:
+    data = ("--data", saved.manifest)
     for arguments, texts in (
         ((*data, "evaluation.protocol=3views"), ["evaluation.protocol = '3views'", "2x3"]),
+        ((*data, "--num-workers", 0), ["--num-workers is 0"]),
         ((*data, "dsts.num_neurons=4"), ["dsts.num_neurons: cannot be changed"]),
         ((*data, "evaluation.crop_size=64"), ["evaluation.crop_size = 64 exceeds"]),
         ((*data, "--split", "val"), ["no video in split 'val'; it has: test, train", "--split"]),
-        (("--data", other_classes(trained, tmp_path)), ["5 classes", "the model's head has 4"]),
+        (("--data", other_classes(saved, tmp_path)), ["5 classes", "the model's head has 4"]),
     ):
-        result = evaluate(run_job, trained, *arguments)
+        result = evaluate(run_job, saved, *arguments)
         assert result.code == 2
         for text in texts:
             assert text in result.error
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_more_workers_than_the_cluster_carries(run_job: RunJob, trained: TrainedRun) -> None:
-    result = evaluate(run_job, trained, "--data", trained.manifest, "--num-workers", 40)
+def test_more_workers_than_the_cluster_carries(run_job: RunJob, saved: Saved) -> None:
+    result = evaluate(run_job, saved, "--data", saved.manifest, "--num-workers", 40)
     assert result.code == 2
-    assert "asks for 11 CPUs: 40 workers x 0.25" in result.error
+    assert "asks for 10.5 CPUs: 40 workers x 0.25" in result.error
     assert "--num-workers" in result.error
 
 

@@ -73,3 +73,4 @@ def test_a_preset_trains_and_evaluates(
     assert (summary["num_dsts_parameters"] > 0) == bool(dsts)
     assert ("udl/held_out_loss" in summary) == bool(dsts)
     assert summary["refused"] == []
+    assert summary["evaluation"]["protocol"] == {"tpn": "2x3", "swin": "1x3"}[backbone]

@@ -259,7 +259,7 @@ def test_the_demo_preset_states_only_what_differs_from_the_schema() -> None:
 def test_a_trained_models_configuration_changes_in_named_sections_only() -> None:
     config = load_config(preset="demo", overrides=["data.num_frames=4"])
     overrides = ["evaluation.protocol=2x3", "data.sampling=uniform"]
-    changed = changed_config(config, overrides, ["evaluation", "data"])
+    changed = changed_config(config, overrides, ["evaluation.", "data."])
     assert changed == dataclasses.replace(
         config,
         evaluation=dataclasses.replace(config.evaluation, protocol="2x3"),
@@ -269,11 +269,11 @@ def test_a_trained_models_configuration_changes_in_named_sections_only() -> None
         changed_config(
             config,
             ["evaluation.avrage=logits", "evaluation.protocol=2by3", "dsts.num_layers=1"],
-            ["evaluation", "data"],
+            ["evaluation.", "data."],
         )
     for text in (
         "did you mean evaluation.average?",
         "evaluation.protocol = '2by3' must be",
-        "dsts.num_layers: cannot be changed for a trained model; only keys of evaluation, data can",
+        "dsts.num_layers: cannot be changed for a trained model; only evaluation., data. can",
     ):
         assert text in str(refused.value)
