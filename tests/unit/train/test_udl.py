@@ -172,8 +172,9 @@ def test_eq10_equals_central_finite_differences_through_eq9(
         classifier, partition, batches, variant, first_order=first_order
     )
     values = copied_state(classifier)
-    together = [[name] for name in partition.upstream]
-    for names in together if variant == VARIANTS[0] else [partition.upstream]:
+    singles = [[name] for name in partition.upstream]
+    each = (variant, covers) == (VARIANTS[0], "operators")
+    for names in singles if each else [partition.upstream]:
         directions = {name: torch.randn_like(values[name]) for name in names}
 
         def at(offset: float, directions: dict[str, Tensor] = directions) -> float:
