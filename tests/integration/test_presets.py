@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ BY_DATASET = {
     "diving48": ("data.demo.layout=diving48",),
 }
 
+ALWAYS = ("ssv2_tpn_dsts", "diving48_swin_dsts", "diving48_tpn")
+PRESETS = [
+    pytest.param(
+        *parts,
+        id="_".join(parts[:2]) + parts[2],
+        marks=[] if "_".join(parts[:2]) + parts[2] in ALWAYS else pytest.mark.exhaustive,
+    )
+    for parts in product(("ssv2", "diving48"), ("tpn", "swin"), ("", "_dsts"))
+]
+
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,9 +66,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("dsts", ["", "_dsts"])
-@pytest.mark.parametrize("backbone", ["tpn", "swin"])
-@pytest.mark.parametrize("dataset", ["ssv2", "diving48"])
+@pytest.mark.parametrize(("dataset", "backbone", "dsts"), PRESETS)
 def test_a_preset_trains_and_evaluates(
     run_job: RunJob, storage: Path, dataset: str, backbone: str, dsts: str
 ) -> None:
