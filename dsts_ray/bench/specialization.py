@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,7 +97,8 @@ def _features(
     outputs = []
     for first in range(0, len(rows), 16):
         clips = np.concatenate([spec.views(row) for row in rows[first : first + 16]])
-        outputs.append(model.backbone(normalize(torch.from_numpy(clips))))
+        frames = normalize(torch.from_numpy(clips))
+        outputs.append(model.backbone(rearrange(frames, "b t h w c -> b c t h w").contiguous()))
     pooled = None if outputs[0].pooled is None else torch.cat([o.pooled for o in outputs])
     features = BackboneOutput(torch.cat([output.features for output in outputs]), pooled)
     return features, torch.tensor([row["label"] for row in rows])
