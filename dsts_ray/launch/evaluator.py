@@ -106,7 +106,8 @@ def evaluate(
     videos = labelled_split(manifest, split)
     with connected():
         check_evaluation_resources(config, num_workers)
-        task = ray.remote(num_cpus=0)(_predicted_blocks)  # its process keeps Ray Data's log lines
+        # A process of its own keeps Ray Data's log lines; it ends with the task, and its actors too.
+        task = ray.remote(num_cpus=0, max_calls=1)(_predicted_blocks)
         try:
             blocks = ray.get(
                 task.remote(config, recognizer, str(path), split, len(videos), num_workers)
