@@ -106,7 +106,7 @@ def evaluate(
     videos = labelled_split(manifest, split)
     with connected():
         check_evaluation_resources(config, num_workers)
-        # A process of its own keeps Ray Data's log lines; it ends with the task, and its actors too.
+        # A process of its own keeps Ray Data's log lines; it ends with the task, its actors too.
         task = ray.remote(num_cpus=0, max_calls=1)(_predicted_blocks)
         try:
             blocks = ray.get(
