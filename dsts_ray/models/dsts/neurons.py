@@ -82,87 +82,127 @@ class SpecializedNeurons(nn.Module):
         """
         parts = list(self._parts(features, selection, self.operators(gates)))
         order = torch.cat([part.rows for part in parts])
-        outputs = [self._convolve(features, part) for part in parts]  # Eq. 6-7
-        moments = self._moments(outputs, order, selection) if self.training else None
-        scale, shift = self.operator_norm(moments)
-        fused = []
-        for part, own in zip(parts, outputs, strict=True):
-            combined = self._activate(own, scale[part.neurons], shift[part.neurons])
-            weighted = self._weigh(combined, part, selection)
-            fused.append(weighted if self.fuse.is_shared else self.fuse(weighted, part.neurons))
-        joined = torch.cat(fused)[order.argsort()]
+        rows = features if len(parts) == 1 else features[order]
+        inputs = rows.split([len(part.rows) for part in parts])
+        activate = self._activate if self.training else self._activate_at_test_time
+        combined = activate(inputs, parts, selection)
+        fused = [
+            self._weigh(own, part, selection) for own, part in zip(combined, parts, strict=True)
+        ]
+        if not self.fuse.is_shared:
+            fused = [self.fuse(own, part.neurons) for own, part in zip(fused, parts, strict=True)]
+        joined = fused[0] if len(parts) == 1 else torch.cat(fused)[order.argsort()]
         return self.fuse(joined) if self.fuse.is_shared else joined
 
     def _parts(
         self, features: Tensor, selection: Selection | None, kernel_sets: Sequence[KernelSet]
     ) -> Iterator[_Part]:
         everything = torch.arange(len(features), device=features.device)
-        dense = selection is None or self._computes_all
         for kernels, takes in kernel_sets:
             rows = everything if takes is None else everything[takes]
-            if dense and len(rows):
+            if (selection is None or self._computes_all) and len(rows):
                 yield _Part(rows, slice(None), kernels)
-            elif selection is not None and not dense:
+            elif selection is not None and not self._computes_all:
                 chosen = selection.chosen[rows]
+                by_neuron = list(zip(*(own.split(1) for own in kernels), strict=True))
                 for neuron in chosen.unique().tolist():
                     one = slice(neuron, neuron + 1)
-                    yield _Part(rows[chosen == neuron], one, tuple(k[one] for k in kernels))
+                    yield _Part(rows[chosen == neuron], one, by_neuron[neuron])
 
     @property
     def _computes_all(self) -> bool:
         return (self.dispatch if self.training else self.test_dispatch) == "dense"
 
-    def _convolve(self, features: Tensor, part: _Part) -> list[Tensor]:
-        own = features if len(part.rows) == len(features) else features[part.rows]
+    def _activate(
+        self, inputs: Sequence[Tensor], parts: Sequence[_Part], selection: Selection | None
+    ) -> list[Tensor]:
+        """Operate, normalize by the batch at hand, rectify, and add the operators' outputs."""
         dtype = self.operator_norm.weight.dtype  # autocast must not round what follows
-        return [convolve(own, kernels, self.groups).to(dtype) for kernels in part.kernels]
+        outputs = [
+            [convolve(own, kernels, self.groups).to(dtype) for kernels in part.kernels]
+            for own, part in zip(inputs, parts, strict=True)
+        ]  # Eq. 6-7
+        scale, shift = self.operator_norm(self._moments(outputs, parts, selection))
+        combined = []
+        for own, part in zip(outputs, parts, strict=True):
+            factors, summands = (
+                rearrange(
+                    values[part.neurons], "n (k g o) -> k g n o 1 1 1", k=len(own), g=self.groups
+                )
+                for values in (scale, shift)
+            )
+            activated = [
+                torch.addcmul(summand, output, factor).relu_()
+                for output, factor, summand in zip(own, factors, summands, strict=True)
+            ]
+            combined.append(_added(activated))  # Eq. 8
+        return combined
+
+    def _activate_at_test_time(
+        self, inputs: Sequence[Tensor], parts: Sequence[_Part], selection: Selection | None
+    ) -> list[Tensor]:
+        """The same with running statistics, which fold into the kernels."""
+        scale, shift = self.operator_norm(None)
+        combined = []
+        for own, part in zip(inputs, parts, strict=True):
+            factors, summands = (
+                rearrange(values[part.neurons], "n (k o) -> k n o", k=len(part.kernels))
+                for values in (scale, shift)
+            )
+            activated = [
+                convolve(
+                    own, kernels * factor[..., None, None, None, None], self.groups, summand
+                ).relu_()
+                for kernels, factor, summand in zip(part.kernels, factors, summands, strict=True)
+            ]
+            combined.append(_added(activated))
+        return combined
 
     def _moments(
-        self, outputs: Sequence[Sequence[Tensor]], order: Tensor, selection: Selection | None
+        self,
+        outputs: Sequence[Sequence[Tensor]],
+        parts: Sequence[_Part],
+        selection: Selection | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        means, variances = zip(*map(output_moments, outputs), strict=True)
-        routed = torch.ones(len(order), self.num_neurons, device=order.device)
+        means, variances = map(
+            torch.cat, zip(*(output_moments(own) for own in outputs), strict=True)
+        )
+        routed = means.new_ones(len(means), self.num_neurons)
         if selection is not None:
-            routed = F.one_hot(selection.chosen[order], self.num_neurons)
-        size = outputs[0][0][0, 0, 0, 0].numel()
-        return routed_moments(
-            torch.cat(means), torch.cat(variances), routed.to(means[0].dtype), size
-        )
-
-    def _activate(self, outputs: Sequence[Tensor], scale: Tensor, shift: Tensor) -> Tensor:
-        """Normalize, rectify and add the operators' outputs: Eq. 8."""
-        factors, summands = (
-            rearrange(values, "n (k g o) -> k g n o 1 1 1", k=len(outputs), g=self.groups)
-            for values in (scale, shift)
-        )
-        activated = [
-            torch.addcmul(summand, output, factor).relu()
-            for output, factor, summand in zip(outputs, factors, summands, strict=True)
-        ]
-        return activated[0] if len(activated) == 1 else activated[0] + activated[1]
+            chosen = torch.cat([selection.chosen[part.rows] for part in parts])
+            routed = F.one_hot(chosen, self.num_neurons).to(means)
+        return routed_moments(means, variances, routed, outputs[0][0][0, 0, 0, 0].numel())
 
     def _weigh(self, combined: Tensor, part: _Part, selection: Selection | None) -> Tensor:
         """Weigh outputs (batch, groups, neurons, ...) by the selection, as Fuse reads them."""
-        by_neuron = rearrange(combined, "b g n o t h w -> b n g o t h w")
+        num_computed = combined.shape[2]
         if selection is None:
-            weighted = by_neuron / self.num_neurons
-        elif self.training or self._computes_all:
-            weights = selection.weights[part.rows, part.neurons]
-            weighted = by_neuron * weights[..., None, None, None, None, None]
+            weights = combined.new_full((len(combined), num_computed), 1 / num_computed)
         else:
-            weighted = by_neuron
-        if self.fuse.is_shared:
-            weighted = weighted.sum(1, keepdim=True)
-        return weighted.flatten(2, 3)
+            weights = selection.weights[part.rows, part.neurons]
+        if self.fuse.is_shared and num_computed > 1:
+            with torch.autocast(combined.device.type, enabled=False):
+                combined = (weights[:, None, None] @ combined.flatten(3)).unflatten(
+                    3, combined.shape[3:]
+                )
+        elif self.training or num_computed > 1:
+            combined = combined * weights[:, None, :, None, None, None, None]
+        return rearrange(combined, "b g n o t h w -> b n (g o) t h w")
+
+
+def _added(activated: Sequence[Tensor]) -> Tensor:
+    return activated[0] if len(activated) == 1 else activated[0] + activated[1]
 
 
 def convolve(
     features: Float[Tensor, "batch channels time height width"],
     kernels: Float[Tensor, "neurons outputs per_group kt kh kw"],
     groups: int,
+    bias: Float[Tensor, "neurons outputs"] | None = None,
 ) -> Float[Tensor, "batch groups neurons per_group_outputs time height width"]:
     """Apply the kernels of several neurons to one input as a single grouped convolution."""
     packed = rearrange(kernels, "n (g o) i t h w -> (g n o) i t h w", g=groups)
+    summand = None if bias is None else rearrange(bias, "n (g o) -> (g n o)", g=groups)
     padding = [size // 2 for size in kernels.shape[-3:]]
-    output = F.conv3d(features, packed, padding=padding, groups=groups)
+    output = F.conv3d(features, packed, summand, padding=padding, groups=groups)
     return rearrange(output, "b (g n o) t h w -> b g n o t h w", g=groups, n=len(kernels))

@@ -105,11 +105,11 @@ def test_each_sample_passes_each_operator_of_one_neuron(monkeypatch: pytest.Monk
     dense, _ = modules()
     sizes: list[int] = []
 
-    def counted(features: Tensor, kernels: Tensor, groups: int) -> Tensor:
+    def counted(features: Tensor, kernels: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
         sizes.append(len(features) * len(kernels))
-        return operators_convolve(features, kernels, groups)
+        return convolve(features, kernels, *rest)
 
-    operators_convolve = neurons_module.convolve
+    convolve = neurons_module.convolve
     monkeypatch.setattr(neurons_module, "convolve", counted)
     for num in (1, 9):
         sizes.clear()
