@@ -112,7 +112,7 @@ class TrainingStep:
         for batch, criterion, output in zip(train, criteria, outputs, strict=True):
             features = output or self._backbone(step, "train", batch)
             loss, recognition = self._actual_update(step, batch, criterion, features, penalty)
-            if self.reuses_features:
+            if self.reuses_features and self.upstream is not None:
                 trained.append((batch, _detached(features)))
             correct = ((recognition.logits.argmax(1) == batch.labels) * batch.weights).sum()
             counts.append(torch.stack([loss, correct, correct.new_tensor(len(batch.refused))]))

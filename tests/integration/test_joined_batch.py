@@ -26,6 +26,7 @@ from tests.support.jobs import TINY
 
 NUM_STEPS, BATCH_SIZE, NUM_CLASSES = 5, 8, 4
 CPU = torch.device("cpu")
+ZERO_STAGES = [0, 1, 2]
 OVERRIDES = (
     *TINY,
     f"train.batch_size={BATCH_SIZE}",
@@ -126,7 +127,7 @@ def train_on_workers(stages: dict[str, Any]) -> dict[int, Any]:
 def on_two_workers(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     trainer = TorchTrainer(
         train_on_workers,
-        train_loop_config={"zero_stages": [0, 2]},
+        train_loop_config={"zero_stages": ZERO_STAGES},
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(name="joined", storage_path=str(tmp_path_factory.mktemp("joined"))),
     )
@@ -135,7 +136,7 @@ def on_two_workers(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
     return returned
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
 def test_two_workers_equal_one_process_on_the_joined_batch(
     on_two_workers: dict[int, Any], zero_stage: int
 ) -> None:

@@ -49,7 +49,7 @@ CASES = [
 ]
 
 
-TRAININGS = [(0, 1), (1, 1), (2, 1), (2, 2)]
+TRAININGS = [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]
 """ZeRO stage and accumulation steps of whole training steps."""
 
 

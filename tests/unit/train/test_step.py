@@ -8,6 +8,7 @@ from torch.func import functional_call
 from dsts_ray.models.backbones.output import BackboneOutput
 from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws
+from dsts_ray.models.recognizer import Recognition
 from dsts_ray.train import step as step_module
 from dsts_ray.train.losses import utilization_loss
 from dsts_ray.train.partition import partition_classifier, upstream_parameters
@@ -51,6 +52,35 @@ def test_each_update_moves_its_own_parameters_alone(lr: float, upstream_lr: floa
     upstream_after, downstream_after = named(step)
     assert (largest_difference(upstream, upstream_after) > 0) == (upstream_lr > 0)
     assert (largest_difference(downstream, downstream_after) > 0) == (lr > 0)
+
+
+@pytest.mark.parametrize("covers", ["operators", "module"])
+def test_the_actual_update_finds_everything_but_upstream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, covers: str
+) -> None:
+    """Parameters, classifier's statistics, optimizer state and the random stream, bit by bit."""
+    step = fresh(f"udl.covers={covers}")
+    step(0, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
+
+    def state() -> dict[str, Tensor]:
+        classifier = copied_state(step.model.classifier)
+        kept = {k: v for k, v in classifier.items() if k not in step.partition.upstream}
+        return {**kept, **step.downstream.state(), "random": torch.get_rng_state()}
+
+    before, found = state(), []
+    actual_update = step._actual_update
+
+    def spied(*arguments: Any) -> tuple[Tensor, Recognition]:  # noqa: ANN401
+        found.append(state())
+        return actual_update(*arguments)
+
+    monkeypatch.setattr(step, "_actual_update", spied)
+    upstream, _ = named(step)
+    step(1, [TRAIN], [HELD_OUT], lr=LR, upstream_lr=UPSTREAM_LR)
+    assert largest_difference(upstream, named(step)[0]) > 0
+    assert found[0].keys() == before.keys()
+    assert any(name.endswith("momentum_buffer") for name in before)
+    assert all(torch.equal(value, found[0][name]) for name, value in before.items())
 
 
 def test_a_step_is_eq9_to_eq11() -> None:
