@@ -23,7 +23,7 @@ class Layout:
         signature: Names that all such files hold.
         pairs: Published name and ours.
         skipped: Templates of names that are not loaded, with the reason.
-        covers: Prefixes of ours that such a file fills without a gap.
+        covers: Prefixes of ours that such a file fills without a gap, if it fills them at all.
     """
 
     name: str
@@ -55,7 +55,7 @@ def recognize(names: Collection[str]) -> Layout | None:
 def nearest(names: Collection[str]) -> tuple[Layout, int]:
     """Return the layout that knows most of the names, and how many it knows."""
     known = [
-        (layout, sum(layout.own_name(name) is not None for name in names)) for layout in PUBLISHED
+        (layout, sum(layout.own_name(name) is not None for name in names)) for layout in LAYOUTS
     ]
     return max(known, key=lambda pair: pair[1])
 
@@ -284,16 +284,25 @@ PUBLISHED = (
         _COMPUTED,
     ),
 )
-OWN = tuple(
+
+
+def _unchanged(*parts: str) -> Pairs:
+    return tuple((f"{part}.{{rest}}", f"{part}.{{rest}}") for part in (*parts, "classifier"))
+
+
+OWN = (
     Layout(
         "dsts_ray",
-        backbone,
-        ("classifier.fc.weight", name),
-        (("backbone.{rest}", "backbone.{rest}"), ("classifier.{rest}", "classifier.{rest}")),
-    )
-    for backbone, name in (
-        ("tpn", "backbone.trunk.conv1.weight"),
-        ("swin3d", "backbone.patch_embed.proj.weight"),
-    )
+        "tpn",
+        ("backbone.trunk.conv1.weight",),
+        _unchanged("backbone.trunk", "backbone.neck", "backbone.auxiliary_head"),
+        covers=_TPN_COVERS,
+    ),
+    Layout(
+        "dsts_ray",
+        "swin3d",
+        ("backbone.features.0.0.attn.qkv.weight",),
+        _unchanged("backbone.patch_embed", "backbone.features", "backbone.norm"),
+    ),
 )
 LAYOUTS = (*PUBLISHED, *OWN)

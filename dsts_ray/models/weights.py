@@ -78,8 +78,9 @@ def load_tensors(model: nn.Module, published: Mapping[str, Tensor], file: Path) 
     _check_backbone(layout, model, file)
     own = model.state_dict()
     fits = [_fit_published(model, own, layout, *item) for item in published.items()]
-    absent = sorted(own.keys() - {fit.entry.name for fit in fits})
-    fits += [_fit_absent(layout, name, own[name]) for name in absent]
+    given = {fit.entry.name for fit in fits}
+    covers = tuple(part for part in layout.covers if any(name.startswith(part) for name in given))
+    fits += [_fit_absent(covers, name, own[name]) for name in sorted(own.keys() - given)]
     problems = [fit.problem for fit in fits if fit.problem]
     if problems:
         raise CheckpointError(
@@ -189,8 +190,8 @@ def _fit_published(
     return _Fit(Entry(outcome, target, value.numel(), note), fitted, problem)
 
 
-def _fit_absent(layout: Layout, name: str, value: Tensor) -> _Fit:
-    needed = name.startswith(layout.covers) and not _OPTIONAL.fullmatch(name)
+def _fit_absent(covers: tuple[str, ...], name: str, value: Tensor) -> _Fit:
+    needed = name.startswith(covers) and not _OPTIONAL.fullmatch(name)
     entry = Entry("missing", name, value.numel(), "keeps its initial values")
     return _Fit(entry, problem=f"the file has no {name}" if needed else "")
 

@@ -1,13 +1,26 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from dsts_ray.errors import CheckpointError
 from dsts_ray.models.convert import convert_file
+from dsts_ray.models.layouts import PUBLISHED
+from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.train.checkpoint import WEIGHTS_FILE, save_weights
-from tests.support.tiny import SWIN, tiny_config, tiny_model
+from tests.support.tiny import (
+    SWIN,
+    copied_state,
+    largest_difference,
+    tiny_config,
+    tiny_model,
+)
 from tests.support.tpn_reference import (
     MMACTION2,
     ORIGINAL,
@@ -17,6 +30,12 @@ from tests.support.tpn_reference import (
 )
 
 SMALL = Size(depths=(1, 1, 1, 1), width=4, channels=8, groups=2, num_classes=4)
+TRUNK = (
+    "dsts.enabled=false",
+    "model.backbone.tpn.geometry=stock",
+    "model.backbone.tpn.neck_channels=8",
+    "model.backbone.tpn.auxiliary_loss_weight=0.5",
+)
 
 
 @pytest.mark.parametrize("temporal_trunk", [False, True])
@@ -47,6 +66,77 @@ def test_the_originals_weights_become_mmaction2s(tmp_path: Path) -> None:
     expected = random_state(published_shapes(MMACTION2, SMALL))
     assert all(torch.equal(value, expected[name]) for name, value in converted.items())
     assert converted.keys() == expected.keys()
+
+
+def published_states() -> dict[str, tuple[str, dict[str, Tensor]]]:
+    """For every published layout a file of it and the backbone it is loaded into."""
+    slowonly = replace(SMALL, temporal_trunk=True)
+    original, tsm_tpn = (random_state(published_shapes(n, SMALL)) for n in (ORIGINAL, MMACTION2))
+    slowonly_tpn = random_state(published_shapes(MMACTION2, slowonly))
+    image = ResNet(Bottleneck, [1, 1, 1, 1]).state_dict()
+    swin = SwinTransformer3d([2, 4, 4], 4, [2, 1, 1, 1], [1, 2, 2, 2], [1, 4, 4], num_classes=4)
+    swin = swin.state_dict()
+    flat = official_swin(swin, "", "norm") | {
+        "patch_embed.proj.weight": swin["patch_embed.proj.weight"][:, :, 0]
+    }
+    return {
+        "TPN (original)": ("tsm", original),
+        "TPN on TSM (mmaction2)": ("tsm", tsm_tpn),
+        "TPN on SlowOnly (mmaction2)": ("slowonly", slowonly_tpn),
+        "TSM (mmaction2)": ("tsm", without_neck(tsm_tpn)),
+        "SlowOnly (mmaction2)": ("slowonly", without_neck(slowonly_tpn)),
+        "ImageNet ResNet (torchvision)": ("wide", image),
+        "Video Swin (original)": ("swin", official_swin(swin, "backbone.", "norm")),
+        "Video Swin (mmaction2)": ("swin", official_swin(swin, "backbone.", "norm3")),
+        "ImageNet Swin (2D, original)": ("swin", flat),
+        "Video Swin (torchvision)": ("swin", dict(swin)),
+    }
+
+
+def without_neck(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith("neck.")}
+
+
+def official_swin(state: dict[str, Tensor], prefix: str, norm: str) -> dict[str, Tensor]:
+    """torchvision's Swin under the names of Video Swin's files."""
+    named = {}
+    for name, value in state.items():
+        new = name.replace("mlp.0.", "mlp.fc1.").replace("mlp.3.", "mlp.fc2.")
+        new = re.sub(r"^norm", norm, new)
+        match = re.match(r"features\.(\d)\.(.*)", new)
+        if match:
+            part = "downsample" if int(match[1]) % 2 else "blocks"
+            new = f"layers.{int(match[1]) // 2}.{part}.{match[2]}"
+        named["cls_head.fc_cls." + name[5:] if name.startswith("head.") else prefix + new] = value
+    return named
+
+
+MODELS = {
+    "tsm": (*TRUNK, "model.backbone.tpn.width=4"),
+    "slowonly": (*TRUNK, "model.backbone.tpn.width=4", "model.backbone.tpn.trunk=slowonly"),
+    "wide": (*TRUNK, "model.backbone.tpn.width=64"),
+    "swin": (*SWIN, "dsts.enabled=false"),
+}
+
+
+@pytest.mark.parametrize("layout", [layout.name for layout in PUBLISHED])
+def test_a_converted_file_of_every_published_layout_loads_as_the_file_itself(
+    tmp_path: Path, layout: str
+) -> None:
+    kind, state = published_states()[layout]
+    source, own = tmp_path / "published.pth", tmp_path / "own.safetensors"
+    torch.save(state, source)
+    assert convert_file(source, own).source == layout
+    direct, converted = (tiny_model(tiny_config(*MODELS[kind])) for _ in range(2))
+    expected, report = (
+        load_starting_weights(model, file) for model, file in ((direct, source), (converted, own))
+    )
+    assert report.layout == "dsts_ray"
+    taken = {"loaded", "reshaped", "inflated"}
+    assert {entry.name for entry in report.entries if entry.outcome in taken} == {
+        entry.name for entry in expected.entries if entry.outcome in taken
+    }
+    assert largest_difference(copied_state(direct), copied_state(converted)) == 0.0
 
 
 def test_swin_is_written_with_mmaction2s_last_norm_and_without_dsts(tmp_path: Path) -> None:
