@@ -246,7 +246,7 @@ PUBLISHED = (
         _TRUNK_COVERS,
     ),
     Layout(
-        "SlowOnly (mmaction2)",
+        "TSN or SlowOnly (mmaction2)",
         "tpn",
         ("backbone.layer1.0.conv1.conv.weight",),
         _MMACTION2_TRUNK,

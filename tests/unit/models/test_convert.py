@@ -84,7 +84,7 @@ def published_states() -> dict[str, tuple[str, dict[str, Tensor]]]:
         "TPN on TSM (mmaction2)": ("tsm", tsm_tpn),
         "TPN on SlowOnly (mmaction2)": ("slowonly", slowonly_tpn),
         "TSM (mmaction2)": ("tsm", without_neck(tsm_tpn)),
-        "SlowOnly (mmaction2)": ("slowonly", without_neck(slowonly_tpn)),
+        "TSN or SlowOnly (mmaction2)": ("slowonly", without_neck(slowonly_tpn)),
         "ImageNet ResNet (torchvision)": ("wide", image),
         "Video Swin (original)": ("swin", official_swin(swin, "backbone.", "norm")),
         "Video Swin (mmaction2)": ("swin", official_swin(swin, "backbone.", "norm3")),

@@ -169,7 +169,7 @@ def test_mmaction2_trunks_are_loaded_without_their_head(size: Size) -> None:
     model, whole = model_of(size).double(), model_of(size).double()
     report, _ = load_tensors(model, alone, FILE), load_tensors(whole, state, FILE)
     assert "anew (the file has none for it)" in report.remarks[0]
-    trunk = "SlowOnly" if size.temporal_trunk else "TSM"
+    trunk = "TSN or SlowOnly" if size.temporal_trunk else "TSM"
     assert report.layout == f"{trunk} (mmaction2)"
     own, expected = model.state_dict(), whole.state_dict()
     for name in own:
