@@ -134,9 +134,10 @@ def refuse_unknown(published: Mapping[str, Tensor], file: Path) -> NoReturn:
         CheckpointError: Always.
     """
     guess, known = nearest(published)
+    near = f"nearest is {guess.name}, which knows {known} of them" if known else "none is near"
     raise CheckpointError(
         f"{file}: its {len(published)} names ({_some(list(published))}) are of no known layout; "
-        f"nearest is {guess.name}, which knows {known} of them; use weights of a known layout"
+        f"{near}; use weights of a known layout"
     )
 
 
