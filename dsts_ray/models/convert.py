@@ -19,6 +19,9 @@ from dsts_ray.models.layouts import (
 from dsts_ray.models.weights import read_tensors, refuse_unknown
 
 _BLOCK = "backbone.trunk.layer1.0.conv1.weight"
+_NECK = "backbone.neck.down.weight"
+_PATCHES = "backbone.patch_embed.proj.weight"
+_IMAGE = 4  # dimensions of a kernel without time
 
 
 class Conversion(NamedTuple):
@@ -43,8 +46,8 @@ def convert_file(source: Path, target: Path) -> Conversion:
     Buffers that are computed (relative positions, masks) are left out; mmaction2 computes them.
 
     Raises:
-        CheckpointError: The source cannot be read or is of no known layout; the target exists or
-            its folder does not.
+        CheckpointError: The source cannot be read, is of no known layout, or holds less than a
+            model of mmaction2's has; the target exists or its folder does not.
     """
     if target.exists() or not target.parent.is_dir():
         raise CheckpointError(
@@ -55,7 +58,7 @@ def convert_file(source: Path, target: Path) -> Conversion:
     converted, left_out = _rename(tensors, layout)
     name = "dsts_ray"
     if target.suffix != ".safetensors":
-        published = _mmaction2_layout(converted)
+        published = _mmaction2_layout(converted, source)
         name = published.name
         own, converted = converted, {}
         for own_name, value in own.items():
@@ -76,10 +79,16 @@ def _rename(
     return {own: tensors[name] for name, own in names.items() if own is not None}, left_out
 
 
-def _mmaction2_layout(own: Mapping[str, Tensor]) -> Layout:
-    if _BLOCK not in own:
+def _mmaction2_layout(own: Mapping[str, Tensor], source: Path) -> Layout:
+    if _NECK in own and _BLOCK in own:
+        return MMACTION2_TPN_TSM if own[_BLOCK].ndim == _IMAGE else MMACTION2_TPN_SLOWONLY
+    if _PATCHES in own and own[_PATCHES].ndim > _IMAGE:
         return MMACTION2_SWIN
-    return MMACTION2_TPN_TSM if own[_BLOCK].ndim == 4 else MMACTION2_TPN_SLOWONLY
+    lacks = "kernels in time" if _PATCHES in own else "pyramid neck"
+    raise CheckpointError(
+        f"{source} has no {lacks}, so it is neither mmaction2's TPN nor its Video Swin; convert it "
+        "to .safetensors, or train a model from it first"
+    )
 
 
 def _write(tensors: Mapping[str, Tensor], target: Path) -> None:

@@ -150,6 +150,23 @@ def test_swin_is_written_with_mmaction2s_last_norm_and_without_dsts(tmp_path: Pa
     assert all(name.startswith("classifier.dsts.") for name, _ in conversion.left_out)
 
 
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("ImageNet ResNet (torchvision)", "published.pth has no pyramid neck, so it is neither"),
+        ("TSM (mmaction2)", "has no pyramid neck"),
+        ("ImageNet Swin (2D, original)", "has no kernels in time"),
+    ],
+)
+def test_less_than_a_model_of_mmaction2s_is_not_written_as_one(
+    tmp_path: Path, layout: str, message: str
+) -> None:
+    torch.save(published_states()[layout][1], tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert_file(tmp_path / "published.pth", tmp_path / "mmaction2.pth")
+    assert not (tmp_path / "mmaction2.pth").exists()
+
+
 def test_an_existing_target_and_unknown_weights_are_refused(tmp_path: Path) -> None:
     source, target = tmp_path / "a.pth", tmp_path / "b.pth"
     torch.save({"encoder.weight": torch.zeros(1)}, source)
