@@ -30,6 +30,8 @@ def main() -> int:
     print(f"{conversion.source} -> {conversion.target}: {conversion.num_tensors} tensors")
     for name, reason in conversion.left_out:
         print(f"left out {name}: {reason}")
+    for remark in conversion.remarks:
+        print(remark)
     return 0
 
 

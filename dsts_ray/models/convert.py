@@ -16,7 +16,7 @@ from dsts_ray.models.layouts import (
     Layout,
     recognize,
 )
-from dsts_ray.models.weights import read_tensors, refuse_unknown
+from dsts_ray.models.weights import CONVERTED_FROM, converted_from, read_tensors, refuse_unknown
 
 _BLOCK = "backbone.trunk.layer1.0.conv1.weight"
 _NECK = "backbone.neck.down.weight"
@@ -32,12 +32,14 @@ class Conversion(NamedTuple):
         target: Name of the target's layout.
         num_tensors: Written.
         left_out: (name, reason) of tensors the target's layout has no name for.
+        remarks: What else to know.
     """
 
     source: str
     target: str
     num_tensors: int
     left_out: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
 
 
 def convert_file(source: Path, target: Path) -> Conversion:
@@ -55,11 +57,14 @@ def convert_file(source: Path, target: Path) -> Conversion:
         )
     tensors = read_tensors(source)
     layout = recognize(tensors) or refuse_unknown(tensors, source)
+    origin = converted_from(source) or layout
     converted, left_out = _rename(tensors, layout)
+    remarks = _shift_remarks(origin, converted)
     name = "dsts_ray"
     if target.suffix != ".safetensors":
         published = _mmaction2_layout(converted, source)
         name = published.name
+        remarks = () if published.shift_downsample == origin.shift_downsample else remarks
         own, converted = converted, {}
         for own_name, value in own.items():
             published_name = published.published_name(own_name)
@@ -67,8 +72,8 @@ def convert_file(source: Path, target: Path) -> Conversion:
                 left_out.append((own_name, f"{published.name} has no such part"))
             else:
                 converted[published_name] = value
-    _write(converted, target)
-    return Conversion(layout.name, name, len(converted), tuple(left_out))
+    _write(converted, target, origin)
+    return Conversion(layout.name, name, len(converted), tuple(left_out), remarks)
 
 
 def _rename(
@@ -77,6 +82,11 @@ def _rename(
     names = {name: layout.own_name(name) for name in tensors}
     left_out = [(name, layout.reason_to_skip(name)) for name, own in names.items() if own is None]
     return {own: tensors[name] for name, own in names.items() if own is not None}, left_out
+
+
+def _shift_remarks(origin: Layout, own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    made_for_shifts = origin.shift_downsample is not None and own[_BLOCK].ndim == _IMAGE
+    return (origin.shift_remark(),) if made_for_shifts else ()
 
 
 def _mmaction2_layout(own: Mapping[str, Tensor], source: Path) -> Layout:
@@ -91,11 +101,11 @@ def _mmaction2_layout(own: Mapping[str, Tensor], source: Path) -> Layout:
     )
 
 
-def _write(tensors: Mapping[str, Tensor], target: Path) -> None:
+def _write(tensors: Mapping[str, Tensor], target: Path, origin: Layout) -> None:
     values = {name: value.contiguous() for name, value in tensors.items()}
     partial = target.with_name(f".{target.name}.partial")
     if target.suffix == ".safetensors":
-        save_file(values, partial)
+        save_file(values, partial, metadata={CONVERTED_FROM: origin.name})
     else:
         torch.save({"state_dict": values, "meta": {}}, partial)
     partial.replace(target)

@@ -24,6 +24,8 @@ class Layout:
         pairs: Published name and ours.
         skipped: Templates of names that are not loaded, with the reason.
         covers: Prefixes of ours that such a file fills without a gap, if it fills them at all.
+        shift_downsample: Of the networks with shifts in time that such files are of; None where
+            their weights are not made for shifts.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Layout:
     pairs: Pairs
     skipped: Pairs = ()
     covers: tuple[str, ...] = ("backbone.",)
+    shift_downsample: bool | None = None
 
     def own_name(self, name: str) -> str | None:
         """Return our name of a published tensor, or None."""
@@ -44,6 +47,13 @@ class Layout:
     def reason_to_skip(self, name: str) -> str:
         """Say why a published tensor is not loaded."""
         return _translate(self.skipped, name) or "no part of this layout"
+
+    def shift_remark(self) -> str:
+        """Say which network's weights such files hold; for those made for shifts in time."""
+        return (
+            f"{self.name} weights need model.backbone.tpn.shift_downsample = "
+            f"{str(self.shift_downsample).lower()}: with the other value the outputs differ"
+        )
 
 
 def recognize(names: Collection[str]) -> Layout | None:
@@ -211,6 +221,7 @@ ORIGINAL_TPN = Layout(
         *_HEAD,
     ),
     covers=_TPN_COVERS,
+    shift_downsample=True,
 )
 MMACTION2_TPN_TSM = Layout(
     "TPN on TSM (mmaction2)",
@@ -218,6 +229,7 @@ MMACTION2_TPN_TSM = Layout(
     ("neck.pyramid_fusion.conv.weight", "backbone.layer1.0.conv1.conv.net.weight"),
     (*_SHIFTED, *_MMACTION2_TPN),
     covers=_TPN_COVERS,
+    shift_downsample=False,
 )
 MMACTION2_TPN_SLOWONLY = Layout(
     "TPN on SlowOnly (mmaction2)",
@@ -244,6 +256,7 @@ PUBLISHED = (
         (*_SHIFTED, *_MMACTION2_TRUNK),
         (("cls_head.{rest}", _OTHER_HEAD),),
         _TRUNK_COVERS,
+        shift_downsample=False,
     ),
     Layout(
         "TSN or SlowOnly (mmaction2)",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from dsts_ray.errors import CheckpointError
 from dsts_ray.models.backbones.resnet_tsm import ResNetTSM
 from dsts_ray.models.backbones.swin3d import VideoSwin, WindowAttention
-from dsts_ray.models.layouts import ORIGINAL_TPN, Layout, nearest, recognize
+from dsts_ray.models.layouts import LAYOUTS, Layout, nearest, recognize
 
+CONVERTED_FROM = "converted_from"
+"""Metadata entry of a converted file: the name of the layout it had."""
 Outcome = Literal["loaded", "reshaped", "inflated", "skipped", "missing"]
 
 _DEPENDS_ON_CLASSES_OR_GEOMETRY = re.compile(
@@ -69,11 +71,16 @@ def load_starting_weights(model: nn.Module, file: Path) -> WeightsReport:
         CheckpointError: The file is missing, damaged, holds other things than tensors, is of no
             known layout or of another architecture.
     """
-    return load_tensors(model, read_tensors(file), file)
+    return load_tensors(model, read_tensors(file), file, origin=converted_from(file))
 
 
-def load_tensors(model: nn.Module, published: Mapping[str, Tensor], file: Path) -> WeightsReport:
-    """Load tensors that were read from ``file``; see :func:`load_starting_weights`."""
+def load_tensors(
+    model: nn.Module, published: Mapping[str, Tensor], file: Path, *, origin: Layout | None = None
+) -> WeightsReport:
+    """Load tensors that were read from ``file``; see :func:`load_starting_weights`.
+
+    ``origin`` is the layout they had before they were converted to ours.
+    """
     layout = recognize(published) or refuse_unknown(published, file)
     _check_backbone(layout, model, file)
     own = model.state_dict()
@@ -93,7 +100,9 @@ def load_tensors(model: nn.Module, published: Mapping[str, Tensor], file: Path) 
             if fit.value is not None:
                 own[fit.entry.name].copy_(fit.value)
     entries = tuple(fit.entry for fit in fits)
-    return WeightsReport(file, layout.name, entries, tuple(_remarks(layout, model, entries)))
+    return WeightsReport(
+        file, layout.name, entries, tuple(_remarks(origin or layout, model, entries))
+    )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -127,6 +136,15 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in tensors.items()}
 
 
+def converted_from(file: Path) -> Layout | None:
+    """Return the layout that a readable file of ours was converted from, None for other files."""
+    if file.suffix != ".safetensors":
+        return None
+    with safe_open(file, framework="pt") as content:
+        name = (content.metadata() or {}).get(CONVERTED_FROM)
+    return next((layout for layout in LAYOUTS if layout.name == name), None)
+
+
 def refuse_unknown(published: Mapping[str, Tensor], file: Path) -> NoReturn:
     """Refuse tensors of no known layout, with the nearest guess.
 
@@ -150,20 +168,16 @@ def _check_backbone(layout: Layout, model: nn.Module, file: Path) -> None:
         )
 
 
-def _remarks(layout: Layout, model: nn.Module, entries: Sequence[Entry]) -> Iterator[str]:
+def _remarks(origin: Layout, model: nn.Module, entries: Sequence[Entry]) -> Iterator[str]:
     loaded = {entry.name for entry in entries if entry.outcome == "loaded"}
     notes = {entry.name: entry.note for entry in entries}
     if "classifier.fc.weight" not in loaded:
         note = notes["classifier.fc.weight"].removeprefix("keeps its initial values").lstrip(": ")
         yield f"the classification head is initialized anew ({note or 'the file has none for it'})"
-    shifts_alike = all(
-        trunk.shift_downsample for trunk in model.modules() if isinstance(trunk, ResNetTSM)
-    )
-    if layout is ORIGINAL_TPN and not shifts_alike:
-        yield (
-            "the released TPN also shifts what downsampling shortcuts read; its outputs need "
-            "model.backbone.tpn.shift_downsample = true"
-        )
+    trunks = (module for module in model.modules() if isinstance(module, ResNetTSM))
+    needed = origin.shift_downsample
+    if needed is not None and any(trunk.shift_downsample != needed for trunk in trunks):
+        yield origin.shift_remark()
 
 
 class _Fit(NamedTuple):

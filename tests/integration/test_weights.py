@@ -71,6 +71,7 @@ def test_conversion_and_back(run_job: RunJob, tmp_path: Path, published: Path) -
     own, back = tmp_path / "own.safetensors", tmp_path / "back.pth"
     first = run_job("convert.py", published, own)
     assert (first.code, "TPN on TSM (mmaction2) -> dsts_ray" in first.out) == (0, True)
+    assert "need model.backbone.tpn.shift_downsample = false" in first.out
     assert run_job("convert.py", own, back).code == 0
     state = torch.load(published, weights_only=True)["state_dict"]
     returned = torch.load(back, weights_only=True)["state_dict"]

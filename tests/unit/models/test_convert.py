@@ -68,6 +68,40 @@ def test_the_originals_weights_become_mmaction2s(tmp_path: Path) -> None:
     assert converted.keys() == expected.keys()
 
 
+def test_which_shortcuts_are_shifted_is_said_at_every_conversion_and_when_loading(
+    tmp_path: Path,
+) -> None:
+    """The released TPN shifts what downsampling shortcuts read, mmaction2's does not."""
+    needs = "{} weights need model.backbone.tpn.shift_downsample = {}: with the other value"
+    released = needs.format(r"TPN \(original\)", "true")
+    theirs = needs.format(r"TPN on TSM \(mmaction2\)", "false")
+    for name, names, remark in (("original", ORIGINAL, released), ("theirs", MMACTION2, theirs)):
+        torch.save(random_state(published_shapes(names, SMALL)), tmp_path / f"{name}.pth")
+        own = tmp_path / f"{name}.safetensors"
+        again = tmp_path / f"{name}2.safetensors"
+        for source, target in ((f"{name}.pth", own), (own.name, again)):
+            (said,) = convert_file(tmp_path / source, target).remarks
+            assert re.match(remark, said)
+        for shifts in (True, False):
+            settings = (*MODELS["tsm"], f"model.backbone.tpn.shift_downsample={shifts}".lower())
+            report = load_starting_weights(tiny_model(tiny_config(*settings)), again)
+            assert [bool(re.match(remark, said)) for said in report.remarks] == (
+                [True] if shifts == (name == "theirs") else []
+            )
+        said = convert_file(again, tmp_path / f"{name}3.pth").remarks
+        assert [bool(re.match(released, text)) for text in said] == [True] * (name == "original")
+
+
+def test_weights_without_shifts_say_nothing_of_them(tmp_path: Path) -> None:
+    for layout in ("TPN on SlowOnly (mmaction2)", "ImageNet ResNet (torchvision)"):
+        torch.save(published_states()[layout][1], tmp_path / "published.pth")
+        (tmp_path / "own.safetensors").unlink(missing_ok=True)
+        assert not convert_file(tmp_path / "published.pth", tmp_path / "own.safetensors").remarks
+    size = replace(SMALL, temporal_trunk=True)
+    torch.save(random_state(published_shapes(ORIGINAL, size)), tmp_path / "original.pth")
+    assert not convert_file(tmp_path / "original.pth", tmp_path / "slowonly.safetensors").remarks
+
+
 def published_states() -> dict[str, tuple[str, dict[str, Tensor]]]:
     """For every published layout a file of it and the backbone it is loaded into."""
     slowonly = replace(SMALL, temporal_trunk=True)
