@@ -55,6 +55,12 @@ def test_every_number_names_its_source(name: str) -> None:
             assert SOURCE.search(line), line
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if "tpn" in name])
+def test_the_released_tpns_shortcuts_are_shifted(name: str) -> None:
+    """As with tsm_position "inplace", the default of its backbone."""
+    assert load_config(preset=name).model.backbone.tpn.shift_downsample
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_dsts_preset_is_its_baseline_with_dsts(name: str) -> None:
     own, baseline = load_config(preset=name), load_config(preset=name.removesuffix("_dsts"))
