@@ -151,6 +151,9 @@ class AuxiliaryHead(nn.Module):
         self.conv = nn.Conv3d(in_channels, channels, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
         self.norm = BatchNorm(channels, synchronize=synchronize)
         self.fc = nn.Linear(channels, num_classes)
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, res4: Tensor) -> Tensor:
         """Return pooled features (batch, channels)."""

@@ -7,6 +7,7 @@ import torch
 
 from dsts_ray.build import build_model
 from dsts_ray.config.load import load_config
+from dsts_ray.models.backbones.tpn import AuxiliaryHead
 from dsts_ray.models.recognizer import Recognizer
 
 TPN = ["model.backbone.tpn.geometry=stock", "dsts.enabled=false"]
@@ -45,6 +46,16 @@ def test_plain_backbones_have_the_published_size(
     overrides: list[str], num_classes: int, parameters: int
 ) -> None:
     assert count(full_size(overrides, num_classes)) == parameters
+
+
+def test_the_auxiliary_head_starts_as_in_the_released_tpn() -> None:
+    """Convolution by Xavier's uniform rule, linear layer of standard deviation 0.01."""
+    head = AuxiliaryHead(64, 128, 100, synchronize=False)
+    bound = (6 / (9 * (64 + 128))) ** 0.5
+    assert 0.98 * bound < float(head.conv.weight.detach().abs().max()) <= bound
+    assert float(head.conv.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.01)
+    assert float(head.fc.weight.detach().std()) == pytest.approx(0.01, rel=0.03)
+    assert not head.fc.bias.detach().any()
 
 
 @pytest.mark.parametrize(
