@@ -16,7 +16,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalization over (batch, *) of tensors with any number of trailing dimensions.
 
     On one worker this is ``torch.nn.functional.batch_norm``; on several, training statistics are
-    those of the joined batch when ``synchronize`` is true. Names of parameters and buffers are
+    those of the joined batch when ``synchronize`` is true. Either computes in float32 at least and
+    returns the input's type. Names of parameters and buffers are
     torch's.
     """
 
@@ -37,7 +38,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalize (batch, channels, ...)."""
         if not self.training or not self.synchronize or num_workers() == 1:
             return super().forward(input)
-        rows = rearrange(input, "b c ... -> c (b ...)")
+        exact = input.to(torch.promote_types(input.dtype, torch.float32))
+        rows = rearrange(exact, "b c ... -> c (b ...)")
         count = rows.new_full((1,), rows.shape[1])
         mean, variance, total = joined_moments(count, rows.mean(1)[None], _squares(rows)[None])
         if self.track_running_stats:
@@ -50,7 +52,8 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             )
         shape = (1, -1) + (1,) * (input.ndim - 2)
         scale = self.weight * (variance[0] + self.eps).rsqrt()
-        return input * scale.view(shape) + (self.bias - mean[0] * scale).view(shape)
+        output = exact * scale.view(shape) + (self.bias - mean[0] * scale).view(shape)
+        return output.to(input.dtype)
 
 
 def joined_moments(count: Tensor, mean: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:

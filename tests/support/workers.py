@@ -81,6 +81,7 @@ def all_work(rank: int, num_workers: int) -> Results:
     """Every check that needs no DeepSpeed, under one name each."""
     works: dict[str, Work] = {
         "batch_norm": batch_norm_work,
+        "half_precision": half_precision_work,
         "collective": collective_work,
         "loss": loss_work,
         "predictions": prediction_work,
@@ -128,6 +129,18 @@ def batch_norm_work(rank: int, num_workers: int) -> Results:
     rest |= {"second_weight_sum": second[1], "second_bias_sum": second[2]}
     rest |= {f"{name}_same": value for name, value in layer.named_buffers()}
     return {name: value.detach() for name, value in rest.items()}
+
+
+def half_precision_work(rank: int, num_workers: int) -> Results:
+    """Forward and backward of BatchNorm over 5 and 2 bfloat16 rows far from zero."""
+    size = (7, 3, 5, 9)
+    rows = slice(None) if num_workers == 1 else (slice(0, 5), slice(5, 7))[rank]
+    layer = BatchNorm(3)
+    values = (seeded(0, *size)[rows] + 3).bfloat16().requires_grad_()
+    output = layer(values)
+    gradient = torch.autograd.grad((output * seeded(1, *size)[rows].bfloat16()).sum(), values)[0]
+    statistics = {f"{name}_same": value for name, value in layer.named_buffers()}
+    return {"output": output.detach(), "gradient_rows": gradient, **statistics}
 
 
 def collective_work(rank: int, num_workers: int) -> Results:

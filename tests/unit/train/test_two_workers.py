@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.support.workers import NUM_WORKERS, Results, all_work, run_on_workers
 
-TOLERANCE = 1e-9
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-6, torch.bfloat16: 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def join(name: str, parts: Sequence[Tensor]) -> Tensor:
     "check",
     [
         "batch_norm",
+        "half_precision",
         "collective",
         "loss",
         "predictions",
@@ -50,7 +51,7 @@ def test_two_workers_equal_one(results: tuple[Results, list[Results]], check: st
     assert len(two) == NUM_WORKERS
     assert names
     for name in names:
-        tolerance = 1e-6 if one[name].dtype == torch.float32 else TOLERANCE
+        tolerance = TOLERANCES.get(one[name].dtype, 0.0)
         torch.testing.assert_close(
             join(name, [rank[name] for rank in two]),
             one[name],
