@@ -16,9 +16,12 @@ def main() -> int:
     """Parse, measure, print; 1 if a bound does not hold."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("bench", choices=NAMES)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the 256-pixel frames")
+    parser.add_argument("--preset", default="ssv2_tpn_dsts", help="network (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="(default: a GPU where there is)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="(default: bf16 on a GPU, fp32 on a CPU)"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="of the preset's frames")
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -37,9 +40,11 @@ def main() -> int:
         from dsts_ray.bench.table import BENCHES
 
         default = {"inference_overhead": 8, "train_overhead": 4}.get(arguments.bench, 2)
+        device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
         setting = Setting(
-            device=torch.device(arguments.device),
-            precision=arguments.precision,
+            preset=arguments.preset,
+            device=torch.device(device),
+            precision=arguments.precision or ("bf16" if device == "cuda" else "fp32"),
             scale=arguments.scale,
             batch_size=arguments.batch_size or default,
             repeats=arguments.repeats,

@@ -1,4 +1,4 @@
-"""Recognizers and batches of the TPN-R50 preset."""
+"""Recognizers and batches of a preset."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.recognizer import Recognizer
 
 NUM_CLASSES = 174
-_CROP_SIZE, _STRIDE = 256, 32
+_STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +19,17 @@ class Setting:
     """What a bench runs on.
 
     Attributes:
+        preset: Names the network.
         device: Where.
         precision: ``fp32`` or ``bf16``.
-        scale: Of the frame size: 1 is 256 pixels.
+        scale: Of the frames' side; 1 is that of the preset's evaluation.
         batch_size: Clips in a batch.
         repeats: Timed runs of each way.
         overrides: ``key=value`` over the preset.
     """
 
     device: torch.device
+    preset: str = "ssv2_tpn_dsts"
     precision: str = "fp32"
     scale: float = 1.0
     batch_size: int = 2
@@ -37,7 +39,9 @@ class Setting:
     @property
     def crop_size(self) -> int:
         """Pixels of a frame's side, a multiple of the network's stride."""
-        return max(_STRIDE, round(_CROP_SIZE * self.scale / _STRIDE) * _STRIDE)
+        config = load_config(preset=self.preset, overrides=self.overrides)
+        whole = config.evaluation.crop_size or config.data.crop_size
+        return max(_STRIDE, round(whole * self.scale / _STRIDE) * _STRIDE)
 
     @property
     def device_name(self) -> str:
@@ -49,7 +53,7 @@ class Setting:
     def config(self, *overrides: str) -> Config:
         """The preset at this size."""
         return load_config(
-            preset="ssv2_tpn_dsts",
+            preset=self.preset,
             overrides=[
                 f"data.crop_size={self.crop_size}",
                 f"data.short_side={self.crop_size}",
