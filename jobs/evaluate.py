@@ -20,32 +20,31 @@ def parse() -> argparse.Namespace:
         description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a checkpoint folder"
-    )
+    what.add_argument("--model", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder")
     what.add_argument("--score", type=Path, metavar="FILE", help="score saved predictions again")
-    what.add_argument(
-        "--fuse", type=Path, nargs=2, metavar="FILE", help="average two files of predictions"
-    )
+    what.add_argument("--fuse", type=Path, nargs=2, metavar="FILE", help="average two such files")
     parser.add_argument("--data", type=Path, help="manifest (default: the model's)")
     parser.add_argument("--split", help="split of the manifest (default: the model's val_split)")
-    parser.add_argument(
-        "--num-workers", type=int, default=1, help="copies of the model; changes no prediction"
-    )
+    parser.add_argument("--num-workers", type=int, default=1, help="copies of the model")
     parser.add_argument("--save", type=Path, metavar="FILE.parquet", help="save the predictions")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE.json", help="write metrics, classes and confusion"
-    )
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write all results")
     parser.add_argument("--per-class", action="store_true", help="print a table of the classes")
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
     parser.add_argument(
         "overrides",
         metavar="key=value",
         nargs="*",
-        help="over the model's configuration, as evaluation.protocol=2x3 evaluation.average=logits "
-        "evaluation.crop_size=256; keys of evaluation and data, scaling.cpus_per_worker",
+        help="over the model's configuration, as evaluation.protocol=2x3; keys of evaluation and "
+        "data, scaling.cpus_per_worker",
     )
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    for_models = {"--data": arguments.data, "--split": arguments.split}
+    for_models |= {"--num-workers": arguments.num_workers != 1}
+    for_models |= {"--tracking-uri": arguments.tracking_uri, "key=value": arguments.overrides}
+    unused = [name for name, value in for_models.items() if value]
+    if unused and not arguments.model:
+        parser.error(f"{', '.join(unused)}: only with --model; predictions are read as they are")
+    return arguments
 
 
 def main() -> int:

@@ -17,8 +17,7 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     On one worker this is ``torch.nn.functional.batch_norm``; on several, training statistics are
     those of the joined batch when ``synchronize`` is true. Either computes in float32 at least and
-    returns the input's type. Names of parameters and buffers are
-    torch's.
+    returns the input's type. Names of parameters and buffers are torch's.
     """
 
     def __init__(self, num_features: int, *, synchronize: bool = True) -> None:

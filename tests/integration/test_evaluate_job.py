@@ -14,7 +14,9 @@ from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.launch.dataset import locate_manifest
 from dsts_ray.train.checkpoint import save_weights
+from dsts_ray.train.predictions import write_predictions
 from tests.support.jobs import DEMO, TINY, JobResult, RunJob
+from tests.support.predictions import SAVED
 
 VIEWS = (
     "evaluation.protocol=2x3",
@@ -133,6 +135,27 @@ def test_more_workers_than_the_cluster_carries(run_job: RunJob, saved: Saved) ->
     assert result.code == 2
     assert "asks for 10.5 CPUs: 40 workers x 0.25" in result.error
     assert "--num-workers" in result.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("evaluation.protocol=2x3",), "key=value"),
+        (("--data", "more.parquet", "--split", "val"), "--data, --split"),
+        (("--num-workers", "2"), "--num-workers"),
+        (("--tracking-uri", "sqlite:///x.db"), "--tracking-uri"),
+    ],
+)
+def test_saved_predictions_take_nothing_that_a_model_takes(
+    run_job: RunJob, tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    write_predictions(SAVED, tmp_path / "p.parquet")
+    assert run_job("evaluate.py", "--score", tmp_path / "p.parquet").code == 0
+    for what in (("--score", tmp_path / "p.parquet"), ("--fuse", *[tmp_path / "p.parquet"] * 2)):
+        result = run_job("evaluate.py", *what, *arguments)
+        assert result.code == 2
+        assert f"error: {named}: only with --model; predictions are read as they are" in result.err
+        assert not result.out
 
 
 def test_a_damaged_file_of_predictions(run_job: RunJob, tmp_path: Path) -> None:
