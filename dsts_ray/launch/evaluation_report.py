@@ -82,9 +82,13 @@ def report_on(saved: SavedPredictions) -> EvaluationReport:
 
 
 def write_report(report: EvaluationReport, path: Path) -> None:
-    """Write everything as JSON: ``setup``, ``metrics``, ``intervals``, ``classes`` and so on."""
+    """Write everything as JSON: ``setup``, ``metrics``, ``intervals``, ``classes`` and so on.
+
+    The file's folder is made where there is none.
+    """
     content: dict[str, Any] = asdict(report)
     content["bootstrap"] = {"num_resamples": NUM_RESAMPLES, "seed": SEED}
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2))
     temporary.replace(path)

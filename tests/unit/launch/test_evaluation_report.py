@@ -41,8 +41,9 @@ def test_classes_with_counts_confusion_and_intervals() -> None:
 
 
 def test_the_json_file_holds_everything(tmp_path: Path) -> None:
-    write_report(report_on(SAVED), tmp_path / "r.json")
-    content = json.loads((tmp_path / "r.json").read_text())
+    path = tmp_path / "new" / "folder" / "r.json"
+    write_report(report_on(SAVED), path)
+    content = json.loads(path.read_text())
     assert content["setup"]["num_videos"] == 3
     assert content["metrics"]["val/mean_class_accuracy"] == 2 / 3
     assert content["classes"][2] == {
