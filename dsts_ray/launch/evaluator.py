@@ -108,10 +108,9 @@ def evaluate(
         check_evaluation_resources(config, num_workers)
         # A process of its own keeps Ray Data's log lines; it ends with the task, its actors too.
         task = ray.remote(num_cpus=0, max_calls=1)(_predicted_blocks)
+        worker = {"config": config, "model": ray.put(recognizer)}
         try:
-            blocks = ray.get(
-                task.remote(config, recognizer, str(path), split, len(videos), num_workers)
-            )
+            blocks = ray.get(task.remote(worker, str(path), split, len(videos), num_workers))
         except RayTaskError as error:
             raise own_error(error) or error from error
     version = f" (version {resolved.version})" if resolved.version else ""
@@ -125,13 +124,10 @@ def evaluate(
 
 
 def _predicted_blocks(
-    config: Config,
-    model: Recognizer,
-    manifest: str,
-    split: str,
-    num_videos: int,
-    num_workers: int,
+    worker: dict[str, Any], manifest: str, split: str, num_videos: int, num_workers: int
 ) -> list[Rows]:
+    """Predict with actors made from ``worker``, whose model is a reference and not fetched here."""
+    config: Config = worker["config"]
     spec = build_view_spec(config)
     block_size = videos_per_block(spec, config.evaluation.batch_size)
     decoded = test_stream(
@@ -144,10 +140,9 @@ def _predicted_blocks(
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
     )
-    arguments: dict[str, Any] = {"config": config, "model": ray.put(model)}
     predicted = decoded.map_batches(
         ForwardPass,
-        fn_constructor_kwargs=arguments,
+        fn_constructor_kwargs=worker,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
         num_cpus=config.scaling.cpus_per_worker,
         num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
