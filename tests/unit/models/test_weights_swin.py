@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,33 @@ def test_a_published_video_swin_gives_its_logits(tmp_path: Path, layout: str) ->
         torch.testing.assert_close(model(clips).logits, expected, rtol=0, atol=1e-6)
 
 
+TYPED = {
+    "Video Swin (torchvision)": {
+        "patch_embed.proj.weight": (128, 3, 2, 4, 4),
+        "features.4.17.attn.relative_position_bias_table": (2535, 16),
+        "features.4.17.attn.relative_position_index": (392, 392),
+        "features.5.reduction.weight": (1024, 2048),
+        "features.6.1.mlp.3.weight": (1024, 4096),
+        "norm.weight": (1024,),
+        "head.weight": (400, 1024),
+    },
+    "Video Swin (original)": {
+        "backbone.patch_embed.proj.weight": (128, 3, 2, 4, 4),
+        "backbone.layers.2.blocks.17.attn.relative_position_bias_table": (2535, 16),
+        "backbone.layers.2.downsample.reduction.weight": (1024, 2048),
+        "backbone.layers.3.blocks.1.mlp.fc2.weight": (1024, 4096),
+        "backbone.norm.weight": (1024,),
+        "cls_head.fc_cls.weight": (400, 1024),
+    },
+    "Video Swin (mmaction2)": {
+        "backbone.layers.0.blocks.1.attn.qkv.weight": (384, 128),
+        "backbone.layers.0.downsample.norm.weight": (512,),
+        "backbone.norm3.bias": (1024,),
+        "cls_head.fc_cls.bias": (400,),
+    },
+}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_full_size_files_fill_the_whole_model(layout: str) -> None:
     """With the sizes of the released tables: 15 x 13 x 13 offsets."""
@@ -114,6 +142,8 @@ def test_full_size_files_fill_the_whole_model(layout: str) -> None:
         published = swin3d_b().state_dict()
         state = {LAYOUTS[layout](name): value for name, value in published.items()}
         model = model_of((8, 7, 7), num_classes=400)
+    assert len(state) == 4 + 24 * 14 + 3 * 3 + 4
+    assert {name: tuple(state[name].shape) for name in TYPED[layout]} == TYPED[layout]
     table = model.state_dict()["backbone.features.0.0.attn.relative_position_bias_table"]
     assert tuple(table.shape) == (2535, 4)
     report = load_tensors(model, state, FILE)
@@ -196,6 +226,57 @@ def test_an_inflated_image_swin_sees_a_still_clip_as_the_image(tmp_path: Path) -
     assert features.shape[2] == 8
     for frame in features.unbind(2):
         torch.testing.assert_close(frame, expected, rtol=0, atol=1e-6)
+
+
+def released_image_swin() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of swin_base_patch4_window7_224_22k.pth."""
+    yield "patch_embed.proj.weight", (128, 3, 4, 4)
+    for name in ("patch_embed.proj.bias", "patch_embed.norm.weight", "patch_embed.norm.bias"):
+        yield name, (128,)
+    for i, (depth, heads, num_windows) in enumerate(
+        [(2, 4, 64), (2, 8, 16), (18, 16, 4), (2, 32, 1)]
+    ):
+        width = 128 * 2**i
+        for j in range(depth):
+            block = f"layers.{i}.blocks.{j}"
+            yield f"{block}.attn.relative_position_bias_table", (169, heads)
+            yield f"{block}.attn.relative_position_index", (49, 49)
+            if j % 2 and num_windows > 1:
+                yield f"{block}.attn_mask", (num_windows, 49, 49)
+            for norm in ("norm1", "norm2"):
+                yield from ((f"{block}.{norm}.{entry}", (width,)) for entry in ("weight", "bias"))
+            for linear, outputs, inputs in (
+                ("attn.qkv", 3, 1),
+                ("attn.proj", 1, 1),
+                ("mlp.fc1", 4, 1),
+                ("mlp.fc2", 1, 4),
+            ):
+                yield f"{block}.{linear}.weight", (outputs * width, inputs * width)
+                yield f"{block}.{linear}.bias", (outputs * width,)
+        if i < 3:
+            yield f"layers.{i}.downsample.reduction.weight", (2 * width, 4 * width)
+            yield f"layers.{i}.downsample.norm.weight", (4 * width,)
+            yield f"layers.{i}.downsample.norm.bias", (4 * width,)
+    yield from (("norm.weight", (1024,)), ("norm.bias", (1024,)))
+    yield from (("head.weight", (21841, 1024)), ("head.bias", (21841,)))
+
+
+def test_a_released_image_swin_is_inflated_to_the_window_of_ssv2() -> None:
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in released_image_swin()}
+        model = model_of((16, 7, 7), num_classes=174)
+    assert len(state) == 364
+    report = load_tensors(model, state, FILE)
+    tables = {name for name in model.state_dict() if name.endswith("bias_table")}
+    assert {model.state_dict()[name].shape[0] for name in tables} == {5239}
+    by_outcome = {
+        outcome: {entry.name for entry in report.entries if entry.outcome == outcome}
+        for outcome in ("inflated", "missing", "skipped")
+    }
+    assert by_outcome["inflated"] == {"backbone.patch_embed.proj.weight"} | tables
+    assert by_outcome["missing"] == {"classifier.fc.weight", "classifier.fc.bias"}
+    assert len(by_outcome["skipped"]) == 24 + 11 + 2
+    assert outcomes(report)["loaded"] + 1 + 24 + 2 == len(model.state_dict())
 
 
 def test_inflation_halves_patches_and_repeats_tables_over_offsets_in_time() -> None:

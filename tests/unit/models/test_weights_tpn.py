@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.resnet import Bottleneck, ResNet, resnet50
 
 from dsts_ray.build import build_model
 from dsts_ray.config.load import load_config
@@ -121,6 +121,84 @@ def test_full_size_files_fill_the_whole_model(names: Names, size: Size) -> None:
     assert outcomes(load_tensors(model, state, FILE)) == {"loaded": len(model.state_dict())}
 
 
+TYPED = {
+    "original": (
+        ORIGINAL,
+        Size(),
+        {
+            "backbone.conv1.weight": (64, 3, 7, 7),
+            "backbone.bn1.num_batches_tracked": (),
+            "backbone.layer3.5.conv3.weight": (1024, 256, 1, 1),
+            "backbone.layer4.0.downsample.1.running_var": (2048,),
+            "necks.spatial_modulation.spatial_modulation.0.0.conv.weight": (2048, 1024, 1, 3, 3),
+            "necks.temporal_modulation_ops.1.conv.weight": (1024, 64, 3, 1, 1),
+            "necks.downsampling_ops.0.conv.weight": (1024, 1024, 3, 1, 1),
+            "necks.level_fusion_op2.ops.0.conv.weight": (1024, 32, 1, 1, 1),
+            "necks.level_fusion_op.fusion_conv.0.weight": (2048, 2048, 1, 1, 1),
+            "necks.pyramid_fusion_op.0.weight": (2048, 4096, 1, 1, 1),
+            "necks.aux_head.convs.conv.weight": (2048, 1024, 1, 3, 3),
+            "necks.aux_head.fc.bias": (174,),
+            "cls_head.fc_cls.weight": (174, 2048),
+        },
+    ),
+    "original SlowOnly": (
+        ORIGINAL,
+        Size(temporal_trunk=True, num_classes=400),
+        {
+            "backbone.conv1.weight": (64, 3, 1, 7, 7),
+            "backbone.layer2.0.conv1.weight": (128, 256, 1, 1, 1),
+            "backbone.layer3.0.conv1.weight": (256, 512, 3, 1, 1),
+            "cls_head.fc_cls.weight": (400, 2048),
+        },
+    ),
+    "mmaction2": (
+        MMACTION2,
+        Size(),
+        {
+            "backbone.conv1.conv.weight": (64, 3, 7, 7),
+            "backbone.layer1.0.conv1.conv.net.weight": (64, 64, 1, 1),
+            "backbone.layer3.5.conv3.conv.weight": (1024, 256, 1, 1),
+            "backbone.layer4.0.downsample.bn.running_var": (2048,),
+            "neck.spatial_modulation.spatial_modulation.0.0.bn.weight": (2048,),
+            "neck.temporal_modulation_ops.0.conv.conv.weight": (1024, 64, 3, 1, 1),
+            "neck.downsample_ops.0.conv.conv.weight": (1024, 1024, 3, 1, 1),
+            "neck.level_fusion_1.downsamples.1.conv.conv.weight": (1024, 32, 1, 1, 1),
+            "neck.level_fusion_2.fusion_conv.conv.weight": (2048, 2048, 1, 1, 1),
+            "neck.pyramid_fusion.conv.weight": (2048, 4096, 1, 1, 1),
+            "neck.aux_head.conv.conv.weight": (2048, 1024, 1, 3, 3),
+            "cls_head.fc_cls.bias": (174,),
+        },
+    ),
+    "mmaction2 SlowOnly": (
+        MMACTION2,
+        Size(temporal_trunk=True, num_classes=400),
+        {
+            "backbone.conv1.conv.weight": (64, 3, 1, 7, 7),
+            "backbone.layer4.2.conv1.conv.weight": (512, 2048, 3, 1, 1),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_the_names_and_shapes_compared_with_are_the_published_ones(name: str) -> None:
+    """53 convolutions with norms in the trunk, 10 in neck and auxiliary head, 3 bare, 2 linear."""
+    names, size, typed = TYPED[name]
+    shapes = dict(published_shapes(names, size))
+    assert len(shapes) == 379
+    assert {key: shapes[key] for key in typed} == typed
+
+
+def test_a_released_resnet_50_fills_the_trunk() -> None:
+    with torch.device("meta"):
+        state = resnet50().state_dict()
+        model = model_of(Size())
+    assert len(state) == 320
+    assert tuple(state["layer4.0.downsample.0.weight"].shape) == (2048, 1024, 1, 1)
+    report = load_tensors(model, state, FILE)
+    assert outcomes(report)["loaded"] == 318
+
+
 def test_a_head_of_other_classes_is_left_as_it_is_and_named() -> None:
     state = random_state(published_shapes(MMACTION2, SMALL))
     model = model_of(SMALL, num_classes=7).double()
@@ -178,29 +256,29 @@ def test_mmaction2_trunks_are_loaded_without_their_head(size: Size) -> None:
 
 @cache
 def image_network() -> ResNet:
-    return ResNet(Bottleneck, [2, 1, 1, 1]).eval()
+    return ResNet(Bottleneck, [2, 1, 1, 1]).double().eval()
 
 
 def test_imagenet_resnet_gives_its_features_without_shifts() -> None:
     network = image_network()
     size = replace(SMALL, depths=(2, 1, 1, 1), width=64, shift_div=10**6)
-    model = model_of(size).eval()
+    model = model_of(size).double().eval()
     report = load_tensors(model, network.state_dict(), FILE)
     assert report.layout == "ImageNet ResNet (torchvision)"
     assert {e.name for e in report.entries if e.outcome == "skipped"} == {"fc.weight", "fc.bias"}
-    clips = torch.randn(1, 3, 2, 64, 64)
+    clips = torch.randn(1, 3, 2, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         _, res5 = model.backbone.trunk(clips)  # pyright: ignore[reportCallIssue]
         for frame in range(2):
             pooled = torch.nn.Sequential(*list(network.children())[:-1])(clips[:, :, frame])
             torch.testing.assert_close(
-                res5[:, :, frame].mean((2, 3)), pooled[:, :, 0, 0], rtol=1e-4, atol=1e-5
+                res5[:, :, frame].mean((2, 3)), pooled[:, :, 0, 0], rtol=0, atol=1e-6
             )
 
 
 def test_imagenet_resnet_is_inflated_to_a_third_in_the_last_stages_of_slowonly() -> None:
     state = image_network().state_dict()
-    model = model_of(replace(SMALL_SLOWONLY, depths=(2, 1, 1, 1), width=64))
+    model = model_of(replace(SMALL_SLOWONLY, depths=(2, 1, 1, 1), width=64)).double()
     report = load_tensors(model, state, FILE)
     own = model.state_dict()
     inflated = {entry.name for entry in report.entries if entry.outcome == "inflated"}
