@@ -1,5 +1,7 @@
 """Training and conversion from a published file, as a user starts them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,18 +54,38 @@ def test_training_starts_from_a_published_file(
     assert all(torch.equal(trained[own], state[name]) for name, own in trunk.items())
 
 
-@pytest.mark.parametrize("damage", ["truncated", "absent"])
-def test_a_damaged_or_absent_file_ends_the_job_before_anything_starts(
-    run_job: RunJob, tmp_path: Path, published: Path, damage: str
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickle_a_model(path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def widen(path: Path) -> None:
+    state = random_state(published_shapes(MMACTION2, replace(SIZE, width=8)))
+    torch.save({"state_dict": state}, path)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (truncate, "is it complete"),
+    "absent": (Path.unlink, "there is no file"),
+    "objects instead of tensors": (pickle_a_model, "pickled objects, which are never executed"),
+    "another architecture": (widen, "weights of another architecture"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_file_of_no_use_ends_the_job_before_anything_starts(
+    run_job: RunJob, tmp_path: Path, published: Path, kind: str
 ) -> None:
-    if damage == "truncated":
-        published.write_bytes(published.read_bytes()[:-100])
-    else:
-        published.unlink()
+    damage, message = DAMAGES[kind]
+    damage(published)
     storage = tmp_path / "runs"
     result = run_job("train.py", *SETTINGS, f"model.weights={published}", f"storage.path={storage}")
     assert result.code == 2
     assert str(published) in result.error
+    assert message in result.error
     assert not list(storage.glob("*/config.yaml"))
 
 
