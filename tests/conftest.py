@@ -33,6 +33,8 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray cluster per test run, started when the first test asks for it."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=400 * MEBIBYTE)
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, object_store_memory=400 * MEBIBYTE
+    )
     yield
     ray.shutdown()

@@ -12,6 +12,7 @@ from ray.exceptions import RaySystemError
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import ClusterError
 
+_LOCAL = "local"
 _OBJECT_STORE_BYTES = 1 << 30
 _WORKER_ENVIRONMENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
@@ -21,7 +22,7 @@ def connected() -> Iterator[None]:
     """Connect to the cluster of ``RAY_ADDRESS`` (a Ray job has it), or start a local one.
 
     A local cluster lives as long as this context and writes no authentication token into the home
-    folder.
+    folder. A cluster that somebody has started on this machine is left alone.
 
     Raises:
         ClusterError: There is no cluster at ``RAY_ADDRESS``.
@@ -30,10 +31,10 @@ def connected() -> Iterator[None]:
         _quiet()
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS") or _LOCAL
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-    if not address:
+    if address == _LOCAL:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
@@ -42,7 +43,7 @@ def connected() -> Iterator[None]:
             logging_level=logging.WARNING,
             log_to_driver=False,
             runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            **({} if address else local),
+            **(local if address == _LOCAL else {}),
         )
     except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
         raise ClusterError(_explain(address, error)) from error
@@ -53,8 +54,8 @@ def connected() -> Iterator[None]:
         ray.shutdown()
 
 
-def _explain(address: str | None, error: Exception) -> str:
-    if address:
+def _explain(address: str, error: Exception) -> str:
+    if address != _LOCAL:
         return (
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start one with "
             "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"

@@ -80,6 +80,14 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubmittedRun
 
 
 @pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a path short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
 def run_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> RunJob:

@@ -1,24 +1,11 @@
 """``ray job submit`` on real clusters, with and without token authentication."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.support.jobs import DEMO, REPOSITORY, TINY, SubmittedRun, TrainedRun, head_node
 
 SHORT = ("train.max_steps=2", "scaling.num_workers=1", "tracking.model_name=")
-
-
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A folder with a path short enough for Ray's sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_a_wrong_key_fails_the_job_and_leaves_nothing(submitted: SubmittedRun) -> None:

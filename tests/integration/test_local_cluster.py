@@ -1,0 +1,23 @@
+"""Where a job runs that no cluster was named for."""
+
+import sys
+from pathlib import Path
+
+from tests.support.jobs import Home, free_port
+
+CONNECT = """
+import ray
+from dsts_ray.launch.cluster import connected
+
+with connected():
+    print(len(ray.nodes()), ray.is_initialized())
+"""
+
+
+def test_a_cluster_that_runs_on_this_machine_is_left_alone(tmp_path: Path, temporary: Path) -> None:
+    """``ray start --head`` leaves its address there, for whoever connects without one."""
+    (temporary / "ray").mkdir()
+    (temporary / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
+    told = Home(tmp_path).run(sys.executable, "-c", CONNECT, RAY_TMPDIR=str(temporary))
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == ["1", "True"]
