@@ -27,9 +27,11 @@ from dsts_ray.errors import DataError
 NO_SAMPLE = -1
 """Sample id of rows that fill the last evaluation block."""
 
+CPUS_TO_COUNT = 0.1
+"""Of the task that hands out a stream's row numbers, beside its decoders."""
+
 Rows = dict[str, np.ndarray]
 
-_CPUS_TO_COUNT = 0.1
 _BLOCK_BYTES = 16 * 2**20
 _MAX_BATCHES_PER_BLOCK = 8
 _REST_S = 0.02
@@ -240,7 +242,7 @@ def _decoded(
     numbers = ray.data.read_datasource(
         RowNumbers(blocks),
         override_num_blocks=len(blocks),
-        num_cpus=_CPUS_TO_COUNT,
+        num_cpus=CPUS_TO_COUNT,
         concurrency=1,
     )
     numbers.context.target_max_block_size = None  # a block stays whole, whatever its bytes

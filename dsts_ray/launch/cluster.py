@@ -10,6 +10,7 @@ from ray.data import DataContext
 from ray.exceptions import RaySystemError
 
 from dsts_ray.config.schema import Config
+from dsts_ray.data.pipeline import CPUS_TO_COUNT
 from dsts_ray.errors import ClusterError
 
 _LOCAL = "local"
@@ -75,15 +76,15 @@ def check_resources(config: Config) -> None:
     has = ray.cluster_resources()
     scaling, data = config.scaling, config.data
     for_workers = scaling.num_workers * scaling.cpus_per_worker
-    for_decoders = 2 * data.num_decoders * data.cpus_per_decoder
+    asked = for_workers + 2 * (data.num_decoders * data.cpus_per_decoder + CPUS_TO_COUNT)
     num_cpus, num_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    if for_workers + for_decoders > num_cpus:
+    if _exceeds(asked, num_cpus):
         raise ClusterError(
-            f"the run asks for {for_workers + for_decoders:g} CPUs: {scaling.num_workers} workers "
-            f"x {scaling.cpus_per_worker:g}, and 2 x {data.num_decoders} decoders (training and "
-            f"evaluation) x {data.cpus_per_decoder:g}; the cluster has {num_cpus:g}. Lower "
-            "scaling.num_workers, scaling.cpus_per_worker or data.cpus_per_decoder (fractions are "
-            "allowed), or add nodes"
+            f"the run asks for {asked:g} CPUs: {scaling.num_workers} workers x "
+            f"{scaling.cpus_per_worker:g}, and for training and evaluation each "
+            f"{data.num_decoders} decoders x {data.cpus_per_decoder:g} and {CPUS_TO_COUNT:g} to "
+            f"count the rows; the cluster has {num_cpus:g}. Lower scaling.num_workers, "
+            "scaling.cpus_per_worker or data.cpus_per_decoder (fractions are allowed), or add nodes"
         )
     if scaling.use_gpu and scaling.num_workers > num_gpus:
         raise ClusterError(
@@ -102,20 +103,26 @@ def check_evaluation_resources(config: Config, num_workers: int) -> None:
     has = ray.cluster_resources()
     scaling, data = config.scaling, config.data
     asked = num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
+    asked += CPUS_TO_COUNT
     num_cpus = has.get("CPU", 0.0)
-    if asked >= num_cpus:
+    if _exceeds(asked, num_cpus):
         raise ClusterError(
             f"the evaluation asks for {asked:g} CPUs: {num_workers} workers x "
-            f"{scaling.cpus_per_worker:g} and {data.num_decoders} decoders x "
-            f"{data.cpus_per_decoder:g}, and a fraction besides; the cluster has {num_cpus:g}. "
-            "Lower --num-workers, scaling.cpus_per_worker or data.cpus_per_decoder (fractions are "
-            "allowed), or add nodes"
+            f"{scaling.cpus_per_worker:g}, {data.num_decoders} decoders x "
+            f"{data.cpus_per_decoder:g} and {CPUS_TO_COUNT:g} to count the rows; the cluster has "
+            f"{num_cpus:g}. Lower --num-workers, scaling.cpus_per_worker or data.cpus_per_decoder "
+            "(fractions are allowed), or add nodes"
         )
     if 0 < has.get("GPU", 0.0) < num_workers:
         raise ClusterError(
             f"{num_workers} workers take a GPU each, the cluster has {has['GPU']:g}: lower "
             "--num-workers, or hide the GPUs from Ray"
         )
+
+
+def _exceeds(asked: float, available: float) -> bool:
+    """Compare CPUs; a sum of fractions may be off by a rounding error."""
+    return asked > available + 1e-6
 
 
 def _quiet() -> None:

@@ -165,7 +165,7 @@ def test_unknown_preset_key_or_value(
 @pytest.mark.parametrize(
     ("overrides", "texts"),
     [
-        (["scaling.cpus_per_worker=1"], ["asks for 33 CPUs", "scaling.num_workers"]),
+        (["scaling.cpus_per_worker=1"], ["asks for 33.2 CPUs", "scaling.num_workers"]),
         (
             ["scaling.cpus_per_worker=0.01", "scaling.use_gpu=true"],
             ["scaling.num_workers=32", "GPUs", "scaling.use_gpu=false"],

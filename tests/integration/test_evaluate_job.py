@@ -133,7 +133,7 @@ def test_bad_requests(run_job: RunJob, saved: Saved, tmp_path: Path) -> None:
 def test_more_workers_than_the_cluster_carries(run_job: RunJob, saved: Saved) -> None:
     result = evaluate(run_job, saved, "--data", saved.manifest, "--num-workers", 40)
     assert result.code == 2
-    assert "asks for 10.5 CPUs: 40 workers x 0.25" in result.error
+    assert "asks for 10.6 CPUs: 40 workers x 0.25" in result.error
     assert "--num-workers" in result.error
 
 
