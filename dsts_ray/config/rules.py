@@ -264,10 +264,10 @@ def _milestones(
 
 
 def _engine(config: Config) -> Iterator[str]:
-    if config.engine.zero_stage == 3 and config.dsts.enabled and config.udl.enabled:
+    if config.engine.zero_stage == 3:
         yield (
-            "engine.zero_stage = 3 with dsts.enabled and udl.enabled: ZeRO 3 partitions the "
-            "parameters that Eq. 9 must read whole; use zero_stage 0, 1 or 2"
+            "engine.zero_stage = 3 partitions the parameters, which Eq. 9 and the checkpoints must "
+            "read whole; use zero_stage 0, 1 or 2"
         )
 
 
