@@ -1,11 +1,13 @@
 """What a person reads when a run has ended."""
 
 import math
+import shlex
 
 from rich.console import Console
 from rich.table import Table
 
 from dsts_ray.launch.trainer import Outcome
+from dsts_ray.tracking.connection import without_password
 from dsts_ray.train.predictions import EvaluationSetup
 
 _ROWS = (
@@ -57,12 +59,14 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         say(f"registered         models:/{name}/{number}{role}")
     say("")
     say("what next")
-    say(f"  see the run      mlflow ui --backend-store-uri {run.tracking_uri}")
+    address = without_password(run.tracking_uri)
+    store = shlex.quote(address)
+    page = f"mlflow ui --backend-store-uri {store}" if address.startswith("sqlite:") else address
+    say(f"  see the run      {page}")
     if "registered_model" in summary:
-        model = f"models:/{summary['registered_model']}@champion"
-        options = "" if run.config.tracking.uri else f" --tracking-uri {run.tracking_uri}"
-        say(f"  evaluate         python jobs/evaluate.py --model {model}{options}")
-        say(f"  predict          python jobs/predict.py --model {model}{options} VIDEO...")
+        model = f"--model models:/{summary['registered_model']}@champion --tracking-uri {store}"
+        say(f"  evaluate         python jobs/evaluate.py {model}")
+        say(f"  predict          python jobs/predict.py {model} VIDEO...")
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,56 @@
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dsts_ray.build import build_setup
+from dsts_ray.config.load import load_config
+from dsts_ray.launch.closing import print_outcome
+from dsts_ray.launch.trainer import Outcome, Run
+
+EMBEDDED = "sqlite:////a/my runs/mlflow.db"
+
+
+def closing(tracking_uri: str, **summary: Any) -> str:  # noqa: ANN401
+    """What a run that ended with this summary prints."""
+    config = load_config(preset="demo")
+    setup = build_setup(config, model="run", split="test", num_videos=8)
+    registered = {"registered_model": "dives", "registered_version": "3", "is_champion": True}
+    printed = StringIO()
+    run = Run(config, "run", Path("/a/my runs/run"), tracking_uri, Path("manifest.parquet"))
+    content = {"num_classes": 4, "evaluation": asdict(setup), **registered, **summary}
+    print_outcome(Outcome(run, content, was_finished=False), Console(file=printed, width=200))
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tracking_uri", "page", "option"),
+    [
+        (
+            EMBEDDED,
+            "mlflow ui --backend-store-uri 'sqlite:////a/my runs/mlflow.db'",
+            "--tracking-uri 'sqlite:////a/my runs/mlflow.db'",
+        ),
+        (
+            "http://host:5000",
+            "  see the run      http://host:5000\n",
+            "--tracking-uri http://host:5000",
+        ),
+        (
+            "https://me:secret@host:5000",
+            "  see the run      https://host:5000\n",
+            "--tracking-uri https://host:5000",
+        ),
+    ],
+    ids=["embedded", "server", "password"],
+)
+def test_commands_name_the_store_of_the_run(tracking_uri: str, page: str, option: str) -> None:
+    printed = closing(tracking_uri)
+    assert page in printed
+    model = "--model models:/dives@champion"
+    assert f"python jobs/evaluate.py {model} {option}\n" in printed
+    assert f"python jobs/predict.py {model} {option} VIDEO...\n" in printed
+    assert "secret" not in printed
