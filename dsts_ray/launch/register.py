@@ -23,11 +23,13 @@ _SERVING_REQUIREMENTS = (
     "jaxtyping",
     "mlflow",
     "numpy",
+    "pandas",
     "pyarrow",
     "pydantic",
     "pyyaml",
     "safetensors",
     "torch",
+    "torchmetrics",
     "torchvision",
 )
 

@@ -13,28 +13,6 @@ from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import REPOSITORY, Home, TrainedRun
 
 CHAMPION = "models:/dsts_ray@champion"
-SERVE_WITHOUT_REPOSITORY = """
-import importlib.util, json, sys
-from pathlib import Path
-
-repository, video, model_uri = sys.argv[1:]
-sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(repository)]
-sys.meta_path = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
-assert importlib.util.find_spec("dsts_ray") is None
-
-import mlflow.pyfunc
-import pandas as pd
-
-model = mlflow.pyfunc.load_model(model_uri)
-import dsts_ray
-
-content = Path(video).read_bytes()
-tables = [
-    model.predict(pd.DataFrame({"video": [content]}), params={"top_k": 2}),
-    model.predict(pd.DataFrame({"path": [video]}), params={"top_k": 2}),
-]
-print(json.dumps([dsts_ray.__file__, *(table.to_dict("records") for table in tables)]))
-"""
 
 
 @pytest.fixture
@@ -165,10 +143,13 @@ def test_predict_names_classes_neurons_and_the_broken_file(
     assert sum(float(value) for _, _, value, _ in cells) <= 1.0 + 1e-3
 
 
-def test_the_registered_model_predicts_with_the_code_it_carries(trained: TrainedRun) -> None:
+def test_the_registered_model_predicts_with_the_code_and_requirements_it_carries(
+    trained: TrainedRun, client: MlflowClient
+) -> None:
+    stored = client.get_model_version_download_uri("dsts_ray", "1").removeprefix("file://")
     served = trained.home.run(
-        *(sys.executable, "-c", SERVE_WITHOUT_REPOSITORY),
-        *(str(REPOSITORY), str(videos(trained)[0]), CHAMPION),
+        *(sys.executable, str(REPOSITORY / "tests" / "support" / "serve.py")),
+        *(str(REPOSITORY), str(videos(trained)[0]), CHAMPION, f"{stored}/requirements.txt"),
         PYTHONPATH="",
         MLFLOW_TRACKING_URI=trained.tracking_uri,
     )
