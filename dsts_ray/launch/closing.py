@@ -53,20 +53,24 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(table)
     say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
     say(f"run folder         {run.folder}")
+    model = ""
     if "registered_model" in summary:
-        name, number = summary["registered_model"], summary["registered_version"]
+        name, version = summary["registered_model"], summary["registered_version"]
+        model = (
+            f"models:/{name}@champion" if summary["is_champion"] else f"models:/{name}/{version}"
+        )
         role = ", now champion" if summary["is_champion"] else ""
-        say(f"registered         models:/{name}/{number}{role}")
+        say(f"registered         models:/{name}/{version}{role}")
     say("")
     say("what next")
     address = without_password(run.tracking_uri)
     store = shlex.quote(address)
     page = f"mlflow ui --backend-store-uri {store}" if address.startswith("sqlite:") else address
     say(f"  see the run      {page}")
-    if "registered_model" in summary:
-        model = f"--model models:/{summary['registered_model']}@champion --tracking-uri {store}"
-        say(f"  evaluate         python jobs/evaluate.py {model}")
-        say(f"  predict          python jobs/predict.py {model} VIDEO...")
+    if model:
+        options = f"--model {model} --tracking-uri {store}"
+        say(f"  evaluate         python jobs/evaluate.py {options}")
+        say(f"  predict          python jobs/predict.py {options} VIDEO...")
 
 
 def _number(value: float) -> str:

@@ -54,3 +54,10 @@ def test_commands_name_the_store_of_the_run(tracking_uri: str, page: str, option
     assert f"python jobs/evaluate.py {model} {option}\n" in printed
     assert f"python jobs/predict.py {model} {option} VIDEO...\n" in printed
     assert "secret" not in printed
+
+
+def test_commands_name_the_new_version_where_another_stays_champion() -> None:
+    printed = closing(EMBEDDED, is_champion=False)
+    assert "registered         models:/dives/3\n" in printed
+    assert printed.count("--model models:/dives/3 --tracking-uri") == 2
+    assert "@champion" not in printed
