@@ -1,5 +1,6 @@
 """From a run's best checkpoint to a version of the registered model."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 from ray.train import Result
 
 import dsts_ray
+from dsts_ray.build import build_view_spec
 from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.errors import DataError
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.registry import promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
@@ -68,7 +71,6 @@ def register_best(
     }
     if not name:
         return entries
-    example = Path(manifest.split(config.data.val_split).table["path"][0].as_py())
     package = Path(dsts_ray.__file__).parent
     number = register_model(
         uri=uri,
@@ -77,7 +79,7 @@ def register_best(
         model_script=package / "registered_model.py",
         artifacts={"config": folder / CONFIG_FILE, "weights": folder / WEIGHTS_FILE},
         code_paths=[package],
-        example=example.read_bytes(),
+        example=input_example(config, manifest),
         pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
         metrics=metrics,
         tags={name: str(value) for name, value in asdict(setup).items() if name != "model"},
@@ -90,3 +92,13 @@ def register_best(
         "registered_version": decided.version,
         "is_champion": decided.is_champion,
     }
+
+
+def input_example(config: Config, manifest: Manifest) -> bytes:
+    """Content of the first validation video that can be decoded; empty where none can."""
+    spec = build_view_spec(config)
+    for video in manifest.split(config.data.val_split).table.to_pylist():
+        with suppress(DataError):
+            spec.views(video)
+            return Path(video["path"]).read_bytes()
+    return b""
