@@ -1,5 +1,6 @@
 """From a run's best checkpoint to a version of the registered model."""
 
+import hashlib
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,10 +15,11 @@ from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import DataError
 from dsts_ray.tracking.mlflow import log_artifacts
-from dsts_ray.tracking.registry import promote_if_better, register_model
+from dsts_ray.tracking.registry import find_version, promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
 from dsts_ray.train.predictions import EvaluationSetup
 
+_PACKAGE = Path(dsts_ray.__file__).parent
 _SERVING_REQUIREMENTS = (
     "annotated-types",
     "av",
@@ -47,7 +49,8 @@ def register_best(
 ) -> dict[str, Any]:
     """Log the best checkpoint, register it, and move the alias if it beats the champion.
 
-    The version's tags say what its metrics hold for.
+    The version's tags say what its metrics hold for. What this run has registered before, with the
+    same weights, is not registered again.
 
     Returns:
         Entries for the run's summary.
@@ -71,18 +74,21 @@ def register_best(
     }
     if not name:
         return entries
-    package = Path(dsts_ray.__file__).parent
-    number = register_model(
+    tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
+    with (folder / WEIGHTS_FILE).open("rb") as weights:
+        tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()
+    # An earlier session of the run may have ended between the registration and the summary.
+    number = find_version(uri=uri, name=name, run_id=run_id, tags=tags) or register_model(
         uri=uri,
         run_id=run_id,
         name=name,
-        model_script=package / "registered_model.py",
+        model_script=_PACKAGE / "registered_model.py",
         artifacts={"config": folder / CONFIG_FILE, "weights": folder / WEIGHTS_FILE},
-        code_paths=[package],
+        code_paths=[_PACKAGE],
         example=input_example(config, manifest),
         pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
         metrics=metrics,
-        tags={name: str(value) for name, value in asdict(setup).items() if name != "model"},
+        tags=tags,
     )
     decided = promote_if_better(
         uri=uri, name=name, version=number, metric=config.tracking.metric, mode="max"

@@ -118,6 +118,23 @@ def register_model(
     return version
 
 
+def find_version(*, uri: str, name: str, run_id: str, tags: Mapping[str, str]) -> str | None:
+    """Return the newest version of ``name`` that the run registered with these tags, or None.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri, patient=True)
+    with translated_errors(uri, f"search versions of {name!r}"):
+        found = client.search_model_versions(f"run_id = '{run_id}'")
+    numbers = [
+        int(version.version)
+        for version in found
+        if version.name == name and tags.items() <= version.tags.items()
+    ]
+    return str(max(numbers)) if numbers else None
+
+
 def _create_version(
     client: MlflowClient, name: str, logged: LoggedModel, tags: Mapping[str, str]
 ) -> str:

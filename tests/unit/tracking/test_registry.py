@@ -10,7 +10,7 @@ from dsts_ray.errors import TrackingError
 from dsts_ray.tracking import registry
 from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.mlflow import open_run
-from dsts_ray.tracking.registry import promote_if_better, resolve_model
+from dsts_ray.tracking.registry import find_version, promote_if_better, resolve_model
 
 Register = Callable[[str, Mapping[str, float]], str]
 
@@ -85,6 +85,20 @@ def test_failed_registration_spares_earlier_versions(uri: str, register: Registe
         register("spared", {"?!": 0.5})
     found = connect(uri).search_model_versions("name = 'spared'")
     assert [str(version.version) for version in found] == ["1"]
+
+
+def test_a_runs_version_is_found_by_its_tags(uri: str, run_id: str, register: Register) -> None:
+    for top1 in (0.5, 0.6):
+        register("found", {"val/top1": top1})
+
+    def find(run_id: str, **tags: str) -> str | None:
+        return find_version(uri=uri, name="found", run_id=run_id, tags=tags)
+
+    assert find(run_id) == "2"
+    assert find(run_id, protocol="4x3 views", **{"val/top1": "0.5"}) == "1"
+    assert find(run_id, protocol="1x1") is None
+    assert find("another") is None
+    assert find_version(uri=uri, name="nobody", run_id=run_id, tags={}) is None
 
 
 def test_champion_moves_only_for_a_strictly_better_version(uri: str, register: Register) -> None:
