@@ -2,11 +2,17 @@
 
 import json
 import math
+import re
+from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from dsts_ray.build import build_model
+from dsts_ray.config.load import config_from_yaml
 from tests.support.jobs import RunJob
 
 COMMON = (
@@ -38,6 +44,7 @@ COMMON = (
     "train.batch_size=8",
     "train.micro_batch_size=2",
     "train.max_steps=2",
+    "optim.warmup_epochs=0",  # the first of two steps would have the learning rate 0
     "scaling.num_workers=2",
     "scaling.use_gpu=false",
     "scaling.cpus_per_worker=0.25",
@@ -83,3 +90,19 @@ def test_a_preset_trains_and_evaluates(
     assert ("udl/held_out_loss" in summary) == bool(dsts)
     assert summary["refused"] == []
     assert summary["evaluation"]["protocol"] == {"tpn": "2x3", "swin": "1x3"}[backbone]
+    parts = {"backbone", "classifier.fc"} | ({"classifier.dsts"} if dsts else set())
+    assert moved_parts(storage / preset) == parts
+
+
+def moved_parts(run: Path) -> set[str]:
+    """Parts of the model all of whose weights are not what they were at the start."""
+    config = config_from_yaml(run / "config.yaml")
+    (checkpoint,) = run.glob("checkpoints/*/model.safetensors")
+    trained = load_file(checkpoint)
+    moved = defaultdict(list)
+    for name, initial in build_model(config, 4).named_parameters():
+        part = re.match(r"backbone|classifier\.\w+", name)
+        assert part
+        if initial.ndim > 1:
+            moved[part[0]].append(not torch.equal(initial, trained[name]))
+    return {part for part, flags in moved.items() if all(flags)}
