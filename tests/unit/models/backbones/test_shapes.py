@@ -9,6 +9,7 @@ from dsts_ray.build import build_model
 from dsts_ray.config.load import load_config
 from dsts_ray.models.backbones.tpn import AuxiliaryHead
 from dsts_ray.models.recognizer import Recognizer
+from tests.support.jobs import REPOSITORY
 
 TPN = ["model.backbone.tpn.geometry=stock", "dsts.enabled=false"]
 SLOWONLY = [*TPN, "model.backbone.tpn.trunk=slowonly"]
@@ -80,6 +81,15 @@ def test_dsts_adds_the_papers_12_million_parameters(
     assert model.classifier.dsts is not None
     sizes = (count(model.backbone), count(model.classifier.dsts), count(model.classifier.fc))
     assert sizes == (backbone, dsts, classifier)
+
+
+def test_the_readme_reports_the_sizes_of_the_models() -> None:
+    """Those beside its presets' own; see the table of parameters."""
+    neck = [*NECK, "model.backbone.tpn.geometry=stride1", WITHOUT_AUXILIARY]
+    short = [*SWIN, "model.backbone.swin3d.window=[8,7,7]"]
+    text = (REPOSITORY / "README.md").read_text()
+    for overrides, num_classes in ((neck, 48), (short, 48), (SLOWONLY, 400)):
+        assert f"| {count(full_size(overrides, num_classes)):,} |" in text
 
 
 def test_tpn_with_dsts_on_res4_is_75_million() -> None:
