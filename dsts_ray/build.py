@@ -80,6 +80,7 @@ def _build_dsts(config: Config, channels: int) -> DSTSModule:
         scoring_kernel=dsts.scoring_kernel,
         scoring_rows=dsts.scoring_rows,
         impulse=dsts.impulse,
+        impulse_deviation=dsts.impulse_deviation,
         temperature=dsts.temperature,
         dispatch=dsts.dispatch,
         width=dsts.width,

@@ -187,6 +187,8 @@ class DSTSConfig:
     impulse: Literal["sum", "mean", "standardized", "running"] = "standardized"
     """Normalization of the impulse; ``sum`` is Eq. 2 to the letter, ``running`` standardizes by
     moving statistics in training too."""
+    impulse_deviation: PositiveFloat = 1.0
+    """Standard deviation of ``standardized`` and ``running`` impulses; Gumbel noise has 1.28."""
     temperature: PositiveFloat = 1.0
     """Gumbel-softmax temperature (section 4.1)."""
     utilization_loss_weight: NonNegativeFloat = 0.0

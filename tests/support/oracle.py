@@ -29,6 +29,7 @@ class Variant:
     scoring_kernel: str = "1x1x1"
     scoring_rows: str = "collapsed"
     impulse: str = "standardized"
+    impulse_deviation: float = 1.0
     temperature: float = 1.0
     dispatch: str = "dense"
     width: int = 0
@@ -138,7 +139,8 @@ def impulses_of(
             mean, variance = batch_mean, batch_variance
             if variant.impulse == "running":
                 mean, variance = moved_mean, moved_variance
-        columns.append((raw[:, neuron] - mean) / torch.sqrt(variance + EPS))
+        unit = (raw[:, neuron] - mean) / torch.sqrt(variance + EPS)
+        columns.append(variant.impulse_deviation * unit)
     impulses = torch.stack(columns, dim=1)
     if not training:
         return impulses, {}

@@ -34,6 +34,7 @@ def test_settings_reach_the_module() -> None:
         "dsts.scoring_kernel=1x3x3",
         "dsts.scoring_rows=literal",
         "dsts.impulse=running",
+        "dsts.impulse_deviation=4",
         "dsts.temperature=0.5",
         "dsts.dispatch=sparse",
         "dsts.width=4",
@@ -63,6 +64,7 @@ def test_settings_reach_the_module() -> None:
     assert layer.synapse is not None
     assert (layer.neurons.dispatch, layer.neurons.fuse.shuffle_groups) == ("sparse", 1)
     assert (layer.synapse.impulse, layer.synapse.temperature) == ("running", 0.5)
+    assert layer.synapse.impulse_deviation == 4.0
     assert isinstance(layer.synapse.statistics, RunningStandardization)
     assert model.classifier.dropout == 0.3
 

@@ -106,6 +106,7 @@ def _synapse(channels: int, variant: Variant) -> Synapse:
         impulse=variant.impulse,
         kernel=variant.scoring_kernel,
         rows=variant.scoring_rows,
+        impulse_deviation=variant.impulse_deviation,
         temperature=variant.temperature,
     )
 

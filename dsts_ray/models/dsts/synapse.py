@@ -53,6 +53,7 @@ class Synapse(nn.Module):
         impulse: ImpulseNormalization = "standardized",
         kernel: ScoringKernel = "1x1x1",
         rows: ScoringRows = "collapsed",
+        impulse_deviation: float = 1.0,
         temperature: float = 1.0,
     ) -> None:
         """Create scoring kernels.
@@ -63,10 +64,12 @@ class Synapse(nn.Module):
             impulse: Normalization of the impulse.
             kernel: Shape of the scoring kernels.
             rows: Their storage.
+            impulse_deviation: Of standardized impulses, above 0; Gumbel noise has 1.28.
             temperature: Of the Gumbel-softmax, above 0.
         """
         super().__init__()
         self.impulse = impulse
+        self.impulse_deviation = impulse_deviation
         self.temperature = temperature
         self.scoring = ScoringKernels(
             channels=channels, num_neurons=num_neurons, kernel=kernel, rows=rows
@@ -102,7 +105,7 @@ class Synapse(nn.Module):
             own_variance, own_mean = torch.var_mean(impulses, 0, correction=0, keepdim=True)
             count = impulses.new_full((1,), len(impulses))
             mean, variance = self.statistics(count, own_mean, own_variance * len(impulses))
-        return (impulses - mean) * (variance + _EPS).rsqrt()
+        return (impulses - mean) * (variance + _EPS).rsqrt() * self.impulse_deviation
 
 
 def _one_hot(chosen: Tensor, like: Tensor) -> Tensor:

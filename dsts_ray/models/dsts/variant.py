@@ -21,6 +21,7 @@ class Variant:
         scoring_kernel: Shape of the scoring kernels.
         scoring_rows: Their storage.
         impulse: Normalization of the impulse.
+        impulse_deviation: Standard deviation of standardized impulses, above 0.
         temperature: Of the Gumbel-softmax, above 0.
         dispatch: Neurons computed in training; ``average`` computes all of them in either.
         width: Outputs of each operator; 0 for the features' channels.
@@ -37,6 +38,7 @@ class Variant:
     scoring_kernel: ScoringKernel = "1x1x1"
     scoring_rows: ScoringRows = "collapsed"
     impulse: ImpulseNormalization = "standardized"
+    impulse_deviation: float = 1.0
     temperature: float = 1.0
     dispatch: Dispatch = "dense"
     width: int = 0

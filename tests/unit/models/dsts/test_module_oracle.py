@@ -49,8 +49,15 @@ FUSE = [
     )
 ]
 EDGES = [
-    Variant(dispatch="dense", groups=2, fuse_groups=1, scoring_kernel="1x3x3"),
-    Variant(dispatch="sparse", groups=2, fuse_groups=4, temperature=0.5, impulse="running"),
+    Variant(dispatch="dense", groups=2, scoring_kernel="1x3x3", impulse_deviation=4.0),
+    Variant(
+        dispatch="sparse",
+        groups=2,
+        fuse_groups=4,
+        temperature=0.5,
+        impulse="running",
+        impulse_deviation=0.5,
+    ),
     Variant(impulse="mean", groups=4, fuse_groups=2, channel_shuffle=False, skip=False),
     Variant(specialization="conv3d", fuse="per_neuron", fuse_kernel="1x3x3", width=2),
     Variant(specialization="fixed", synapse="average", fuse_kernel="3x1x1", skip=False),
