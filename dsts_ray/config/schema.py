@@ -288,7 +288,7 @@ class TrainConfig:
     evaluate_every_epochs: PositiveInt = 1
     """Evaluation and a checkpoint after every so many epochs, and at the end."""
     keep_checkpoints: PositiveInt = 2
-    """Newest checkpoints kept besides the best one."""
+    """Best checkpoints kept; the latest one is kept besides, where it is none of them."""
     seed: Annotated[int, Ge(0)] = 0
 
 
