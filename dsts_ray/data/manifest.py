@@ -1,5 +1,6 @@
 """The manifest: one Parquet table of the videos there are, what they show and where they lie."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_IDENTITY = ["video_id", "split", "label", "start_frame", "end_frame", "num_frames"]
 _METADATA_KEY = b"dsts_ray.manifest"
 
 
@@ -64,6 +66,12 @@ class Manifest:
     def __len__(self) -> int:
         """Count the videos."""
         return self.table.num_rows
+
+    @property
+    def digest(self) -> str:
+        """Stands for classes and videos, in their order, wherever the files lie."""
+        content = json.dumps([self.classes, self.table.select(_IDENTITY).to_pydict()])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -13,10 +14,22 @@ from dsts_ray.data.demo.diving48 import write_diving48
 from dsts_ray.data.demo.ssv2 import write_ssv2
 from dsts_ray.data.index import index_dataset
 from dsts_ray.data.manifest import UNKNOWN_LABEL, Manifest
-from dsts_ray.errors import DataError
+from dsts_ray.errors import ConfigError, DataError
+from dsts_ray.train.checkpoint import read_json
 
 DEMO = "demo"
 _MANIFEST = "manifest.parquet"
+
+
+def manifest_path(config: Config, storage: Path) -> Path:
+    """Where the manifest is, or will be once the demo data set is made."""
+    if config.data.manifest != DEMO:
+        return Path(config.data.manifest).expanduser().resolve()
+    demo = config.data.demo
+    digest = hashlib.sha256(
+        json.dumps(dataclasses.asdict(demo), sort_keys=True).encode()
+    ).hexdigest()[:8]
+    return storage / "data" / f"{demo.layout}-{digest}" / _MANIFEST
 
 
 def locate_manifest(config: Config, storage: Path) -> Path:
@@ -27,18 +40,46 @@ def locate_manifest(config: Config, storage: Path) -> Path:
     Raises:
         DataError: The demo data set cannot be written.
     """
-    if config.data.manifest != DEMO:
-        return Path(config.data.manifest).expanduser().resolve()
-    demo = config.data.demo
-    digest = hashlib.sha256(
-        json.dumps(dataclasses.asdict(demo), sort_keys=True).encode()
-    ).hexdigest()[:8]
-    root = storage / "data" / f"{demo.layout}-{digest}"
-    if not (root / _MANIFEST).exists():
+    path = manifest_path(config, storage)
+    if config.data.manifest == DEMO and not path.exists():
+        root, demo = path.parent, config.data.demo
         shutil.rmtree(root, ignore_errors=True)
         _write_demo(demo, root)
-        index_dataset(format=demo.layout, root=root, out=root / _MANIFEST)
-    return root / _MANIFEST
+        index_dataset(format=demo.layout, root=root, out=path)
+    return path
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """What tells a data set from another, for a run's folder."""
+    splits = manifest.table["split"].value_counts().to_pylist()
+    return {
+        "num_classes": len(manifest.classes),
+        "num_videos": {split["values"]: split["counts"] for split in splits},
+        "digest": manifest.digest,
+    }
+
+
+def check_same_data(manifest: Manifest, record: Path) -> None:
+    """Refuse to go on with a run that has seen other data.
+
+    Args:
+        manifest: As it is now.
+        record: File with what ``describe`` said when the run began; none if it begins now.
+
+    Raises:
+        ConfigError: Says what changed.
+    """
+    if not record.exists():
+        return
+    before, now = read_json(record), describe(manifest)
+    changed = [
+        f"{key}: {before[key]} before, {now[key]} now" for key in now if before[key] != now[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"{record.parent} holds a run on other videos, labels or splits, or another order of "
+            f"them ({'; '.join(changed)}); choose another name=..., or the manifest as it was"
+        )
 
 
 def labelled_split(manifest: Manifest, split: str) -> Manifest:

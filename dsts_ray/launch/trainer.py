@@ -36,7 +36,13 @@ from dsts_ray.data.pipeline import (
 )
 from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
 from dsts_ray.launch.cluster import check_resources, connected
-from dsts_ray.launch.dataset import labelled_split, locate_manifest
+from dsts_ray.launch.dataset import (
+    check_same_data,
+    describe,
+    labelled_split,
+    locate_manifest,
+    manifest_path,
+)
 from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
@@ -46,7 +52,7 @@ from dsts_ray.launch.worker import WorkerJob, train_worker
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, read_json, read_state
 
-SUMMARY_FILE, CHECKPOINTS = "summary.json", "checkpoints"
+DATA_FILE, SUMMARY_FILE, CHECKPOINTS = "data.json", "summary.json", "checkpoints"
 _FREE_KEYS = ("name", "storage.path", "tracking.uri")
 
 
@@ -100,7 +106,10 @@ def train(config: Config, console: Console) -> Outcome:
     _check_same_config(config, folder)
     uri = tracking_uri(config, storage)
     if (folder / SUMMARY_FILE).exists():
-        run = Run(config, name, folder, uri, Path(config.data.manifest))
+        path = manifest_path(config, storage)
+        if path.exists():
+            check_same_data(Manifest.read(path), folder / DATA_FILE)
+        run = Run(config, name, folder, uri, path)
         return Outcome(run, read_json(folder / SUMMARY_FILE), was_finished=True)
     console.print(f"run {name} in {folder}")
     if config.optim.base_batch_size not in (0, config.train.batch_size):
@@ -113,6 +122,7 @@ def train(config: Config, console: Console) -> Outcome:
         weights = locate_weights(config.model.weights)
         run = Run(config, name, folder, uri, locate_manifest(config, storage), weights)
         manifest = Manifest.read(run.manifest)
+        check_same_data(manifest, folder / DATA_FILE)
         check_flip_labels(config.augment.flip_labels, len(manifest.classes))
         num_clips, num_videos = (
             len(labelled_split(manifest, split))
@@ -134,6 +144,7 @@ def train(config: Config, console: Console) -> Outcome:
             check_resources(config)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
+            (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))
             result = _fit(run, manifest, num_clips, num_videos, run_id, console)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
         _record(run, summary, run_id)

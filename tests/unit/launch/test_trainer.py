@@ -1,0 +1,37 @@
+"""What ends a run before anything starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dsts_ray.config.load import config_to_yaml, load_config
+from dsts_ray.config.schema import Config
+from dsts_ray.errors import ConfigError
+from dsts_ray.launch.dataset import describe
+from dsts_ray.launch.trainer import CONFIG_FILE, DATA_FILE, SUMMARY_FILE, train
+from tests.support.videos import manifest
+
+VIDEOS = (("a", 0, "train"), ("b", 1, "train"), ("c", 0, "train"), ("d", 1, "test"))
+
+
+def small(folder: Path, *overrides: str) -> Config:
+    """A run on a manifest in the folder."""
+    places = (f"data.manifest={folder / 'manifest.parquet'}", f"storage.path={folder / 'runs'}")
+    return load_config(preset="demo", overrides=["name=run", *places, *overrides])
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_same_command_on_a_manifest_indexed_anew(tmp_path: Path, finished: bool) -> None:
+    config = small(tmp_path)
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(config_to_yaml(config))
+    (folder / DATA_FILE).write_text(json.dumps(describe(manifest(*VIDEOS))))
+    if finished:
+        (folder / SUMMARY_FILE).write_text("{}")
+        assert train(config, Console(quiet=True)).was_finished
+    manifest(*reversed(VIDEOS)).write(config.data.manifest)
+    with pytest.raises(ConfigError, match=r"runs/run holds a run on other videos.* another name="):
+        train(config, Console(quiet=True))
