@@ -102,6 +102,21 @@ def labelled_split(manifest: Manifest, split: str) -> Manifest:
     return videos
 
 
+def check_held_out(config: Config, num_clips: int) -> None:
+    """Refuse UDL where every clip of D_val would be one of D_train.
+
+    Raises:
+        ConfigError: A batch takes all clips, so that the next one has no others.
+    """
+    uses_udl = config.dsts.enabled and config.udl.enabled
+    if uses_udl and num_clips <= config.train.batch_size:
+        raise ConfigError(
+            f"train.batch_size = {config.train.batch_size} with udl.enabled takes all of the "
+            f"{num_clips} training clips and leaves none to hold out for Eq. 10: use a "
+            f"train.batch_size of at most {num_clips - 1}, more videos, or udl.enabled=false"
+        )
+
+
 def _write_demo(demo: DemoConfig, root: Path) -> None:
     if demo.layout == "diving48":
         write_diving48(

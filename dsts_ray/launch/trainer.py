@@ -37,6 +37,7 @@ from dsts_ray.data.pipeline import (
 from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
 from dsts_ray.launch.cluster import check_resources, connected
 from dsts_ray.launch.dataset import (
+    check_held_out,
     check_same_data,
     describe,
     labelled_split,
@@ -128,6 +129,7 @@ def train(config: Config, console: Console) -> Outcome:
             len(labelled_split(manifest, split))
             for split in (config.data.train_split, config.data.val_split)
         )
+        check_held_out(config, num_clips)
     if run.weights and not latest_step(folder / CHECKPOINTS):
         print_weights(check_weights(config, len(manifest.classes), run.weights), console)
     run_id = open_run(

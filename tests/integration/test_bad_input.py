@@ -175,8 +175,9 @@ def test_unknown_preset_key_or_value(
 def test_more_workers_than_the_cluster_carries(
     run_job: RunJob, manifest: Path, storage: Path, overrides: list[str], texts: list[str]
 ) -> None:
-    wide = ("scaling.num_workers=32", "train.batch_size=32", f"data.manifest={manifest}")
-    refused(train(run_job, storage, *wide, *overrides), *texts)
+    wide = ("scaling.num_workers=32", "train.batch_size=32", "udl.enabled=false")
+    data = f"data.manifest={manifest}"
+    refused(train(run_job, storage, *wide, data, *overrides), *texts)
     assert [path for path in storage.iterdir() if path.is_dir()] == []
 
 

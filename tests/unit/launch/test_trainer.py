@@ -35,3 +35,16 @@ def test_the_same_command_on_a_manifest_indexed_anew(tmp_path: Path, finished: b
     manifest(*reversed(VIDEOS)).write(config.data.manifest)
     with pytest.raises(ConfigError, match=r"runs/run holds a run on other videos.* another name="):
         train(config, Console(quiet=True))
+
+
+def test_a_batch_of_all_clips_leaves_none_to_hold_out(tmp_path: Path) -> None:
+    manifest(*VIDEOS).write(tmp_path / "manifest.parquet")
+    for batch_size in (3, 4):
+        config = small(tmp_path, f"train.batch_size={batch_size}", "scaling.num_workers=1")
+        with pytest.raises(
+            ConfigError,
+            match=rf"train.batch_size = {batch_size} with udl.enabled takes all of the 3 training "
+            r"clips.*train.batch_size of at most 2, more videos, or udl.enabled=false",
+        ):
+            train(config, Console(quiet=True))
+    assert not (tmp_path / "runs").exists()
