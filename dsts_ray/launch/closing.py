@@ -61,6 +61,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         )
         role = ", now champion" if summary["is_champion"] else ""
         say(f"registered         models:/{name}/{version}{role}")
+        if summary.get("incomparable"):
+            say(f"                   not compared with the champion: {summary['incomparable']}")
     say("")
     say("what next")
     address = without_password(run.tracking_uri)

@@ -38,6 +38,9 @@ _SERVING_REQUIREMENTS = (
     "torchvision",
 )
 
+MEASURED_ON = ("split", "num_videos", "protocol", "manifest_digest")
+"""Tags of a version that must be the champion's for their metrics to be compared."""
+
 
 def register_best(
     config: Config,
@@ -75,6 +78,7 @@ def register_best(
     if not name:
         return entries
     tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
+    tags["manifest_digest"] = manifest.split(setup.split).digest
     with (folder / WEIGHTS_FILE).open("rb") as weights:
         tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()
     # An earlier session of the run may have ended between the registration and the summary.
@@ -91,12 +95,18 @@ def register_best(
         tags=tags,
     )
     decided = promote_if_better(
-        uri=uri, name=name, version=number, metric=config.tracking.metric, mode="max"
+        uri=uri,
+        name=name,
+        version=number,
+        metric=config.tracking.metric,
+        mode="max",
+        alike=MEASURED_ON,
     )
     return entries | {
         "registered_model": name,
         "registered_version": decided.version,
         "is_champion": decided.is_champion,
+        "incomparable": decided.incomparable,
     }
 
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -39,6 +39,7 @@ class RegisteredVersion(NamedTuple):
     version: str
     is_champion: bool
     previous: str | None  # the version that this promotion displaced
+    incomparable: str = ""  # why the two cannot be compared, so that the champion stays
 
 
 class ResolvedModel(NamedTuple):
@@ -159,7 +160,13 @@ def _create_version(
 
 
 def promote_if_better(
-    *, uri: str, name: str, version: str, metric: str, mode: Literal["max", "min"]
+    *,
+    uri: str,
+    name: str,
+    version: str,
+    metric: str,
+    mode: Literal["max", "min"],
+    alike: Sequence[str] = (),
 ) -> RegisteredVersion:
     """Move alias ``champion`` to ``version`` if it is strictly better, or if there is no champion.
 
@@ -172,6 +179,8 @@ def promote_if_better(
         version: the candidate.
         metric: tag of the versions that decides; a candidate whose value is NaN is never promoted.
         mode: whether a larger or a smaller value is better.
+        alike: tags that say what the metric was measured on; where the champion's are others, or
+            missing, it stays.
 
     Raises:
         TrackingError: the version does not exist, or it or the champion lacks the metric.
@@ -184,6 +193,8 @@ def promote_if_better(
             champion = _get_alias(client, name, CHAMPION)
             if champion is not None and champion.version == candidate.version:
                 return RegisteredVersion(name, version, True, None)
+            if champion and (difference := _difference(candidate, champion, alike)):
+                return RegisteredVersion(name, version, False, None, difference)
             if math.isnan(score) or (champion and score <= _score(champion, metric, mode)):
                 return RegisteredVersion(name, version, False, None)
             previous = None if champion is None else str(champion.version)
@@ -191,6 +202,17 @@ def promote_if_better(
                 client.set_registered_model_alias(name, PREVIOUS, previous)
             client.set_registered_model_alias(name, CHAMPION, version)
             return RegisteredVersion(name, version, True, previous)
+
+
+def _difference(candidate: ModelVersion, champion: ModelVersion, tags: Sequence[str]) -> str:
+    """What the two were not measured alike on; empty where their metrics can be compared."""
+    differing = [
+        f"{tag} {candidate.tags.get(tag, 'unknown')}, the champion's is "
+        f"{champion.tags.get(tag, 'unknown')}"
+        for tag in tags
+        if candidate.tags.get(tag) != champion.tags.get(tag)
+    ]
+    return "; ".join(differing)
 
 
 @contextmanager

@@ -18,7 +18,12 @@ def closing(tracking_uri: str, **summary: Any) -> str:  # noqa: ANN401
     """What a run that ended with this summary prints."""
     config = load_config(preset="demo")
     setup = build_setup(config, model="run", split="test", num_videos=8)
-    registered = {"registered_model": "dives", "registered_version": "3", "is_champion": True}
+    registered = {
+        "registered_model": "dives",
+        "registered_version": "3",
+        "is_champion": True,
+        "incomparable": "",
+    }
     printed = StringIO()
     run = Run(config, "run", Path("/a/my runs/run"), tracking_uri, Path("manifest.parquet"))
     content = {"num_classes": 4, "evaluation": asdict(setup), **registered, **summary}
@@ -61,3 +66,8 @@ def test_commands_name_the_new_version_where_another_stays_champion() -> None:
     assert "registered         models:/dives/3\n" in printed
     assert printed.count("--model models:/dives/3 --tracking-uri") == 2
     assert "@champion" not in printed
+
+
+def test_a_champion_measured_on_other_videos_is_named_as_such() -> None:
+    printed = closing(EMBEDDED, is_champion=False, incomparable="split val, the champion's is test")
+    assert "not compared with the champion: split val, the champion's is test\n" in printed

@@ -127,6 +127,32 @@ def test_champion_moves_only_for_a_strictly_better_version(uri: str, register: R
     }
 
 
+def test_champion_stays_where_the_new_version_was_measured_on_something_else(
+    uri: str, register: Register
+) -> None:
+    for top1 in (0.5, 0.6, 0.7, 0.8):
+        register("compared", {"val/top1": top1})
+    client = connect(uri)
+    client.set_model_version_tag("compared", "2", "split", "val")
+    client.set_model_version_tag("compared", "4", "protocol", "1x1")
+
+    def promote(version: str) -> tuple[bool, str]:
+        outcome = promote_if_better(
+            uri=uri,
+            name="compared",
+            version=version,
+            metric="val/top1",
+            mode="max",
+            alike=("split", "protocol"),
+        )
+        return outcome.is_champion, outcome.incomparable
+
+    assert promote("1") == (True, "")
+    assert promote("2") == (False, "split val, the champion's is unknown")
+    assert promote("3") == (True, "")
+    assert promote("4") == (False, "protocol 1x1, the champion's is 4x3 views")
+
+
 def test_lock_of_a_promotion_that_died_is_removed(
     uri: str, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
