@@ -1,6 +1,6 @@
 """Evaluation of a saved model on a split: decoders and forward passes are pools of Ray actors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dsts_ray.launch.cluster import check_evaluation_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.register import MANIFEST_TAG
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
 from dsts_ray.train.evaluate import collect
@@ -27,6 +28,7 @@ from dsts_ray.train.predictions import SavedPredictions
 
 CHANGEABLE = ("evaluation.", "data.", "scaling.cpus_per_worker")
 """Beginnings of the keys that an evaluation may change in a trained model's configuration."""
+_DATA_SET = ("manifest", "demo")
 
 
 class ForwardPass:
@@ -90,11 +92,11 @@ def evaluate(
     if num_workers < 1:
         raise ConfigError(f"--num-workers is {num_workers}: must be 1 or more")
     resolved = fetch_model(model, uri)
-    config, recognizer, classes = load_model(resolved.directory)
-    config = changed_config(config, overrides, CHANGEABLE)
+    trained, recognizer, classes = load_model(resolved.directory)
+    config = changed_config(trained, overrides, CHANGEABLE)
     if data is not None:
         config = replace(config, data=replace(config.data, manifest=str(data)))
-    path = locate_manifest(config, storage_folder(Config()))
+    path = manifest_to_evaluate(config, trained, resolved.tags)
     manifest = Manifest.read(path)
     if manifest.classes != classes:
         raise ConfigError(
@@ -121,6 +123,18 @@ def evaluate(
         video_ids=tuple(videos.table["video_id"].to_pylist()),
         predictions=collect(blocks, len(videos)),
     )
+
+
+def manifest_to_evaluate(config: Config, trained: Config, tags: Mapping[str, str]) -> Path:
+    """The manifest that the version's tags name, unless the configuration asks for another.
+
+    A run may have kept its data in a folder that is not the default one here.
+    """
+    same = all(getattr(config.data, key) == getattr(trained.data, key) for key in _DATA_SET)
+    known = Path(tags.get(MANIFEST_TAG, ""))
+    if same and known.is_file():
+        return known
+    return locate_manifest(config, storage_folder(config))
 
 
 def _predicted_blocks(

@@ -14,6 +14,8 @@ from dsts_ray.build import build_view_spec
 from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import DataError
+from dsts_ray.launch.dataset import manifest_path
+from dsts_ray.launch.home import storage_folder
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.registry import find_version, promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
@@ -40,6 +42,9 @@ _SERVING_REQUIREMENTS = (
 
 MEASURED_ON = ("split", "num_videos", "protocol", "manifest_digest")
 """Tags of a version that must be the champion's for their metrics to be compared."""
+
+MANIFEST_TAG = "manifest"
+"""Tag with the path of the manifest that a version was trained on."""
 
 
 def register_best(
@@ -79,6 +84,7 @@ def register_best(
         return entries
     tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
     tags["manifest_digest"] = manifest.split(setup.split).digest
+    tags[MANIFEST_TAG] = str(manifest_path(config, storage_folder(config)))
     with (folder / WEIGHTS_FILE).open("rb") as weights:
         tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()
     # An earlier session of the run may have ended between the registration and the summary.

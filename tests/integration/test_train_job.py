@@ -106,17 +106,17 @@ def test_the_same_command_again_says_finished_and_does_nothing(trained: TrainedR
     assert content() == before
 
 
-def test_evaluate_reproduces_the_registered_metrics_with_a_token_file_in_the_home(
+def test_evaluate_reproduces_the_registered_metrics_from_another_folder_and_home(
     trained: TrainedRun, client: MlflowClient, tmp_path: Path
 ) -> None:
+    """In a home with a token file of Ray; the data set is not made again."""
     home = Home(tmp_path)
     home.token.parent.mkdir()
     home.token.write_text("0" * 64)
-    evaluation = home.run(
-        *(sys.executable, str(REPOSITORY / "jobs" / "evaluate.py"), "--model", CHAMPION),
-        cwd=trained.home.work,
-    )
+    store = ("--tracking-uri", trained.tracking_uri)
+    evaluation = home.job("evaluate.py", "--model", CHAMPION, *store)
     assert evaluation.returncode == 0, evaluation.stderr
+    assert not (home.work / "runs" / "data").exists()
     cells = [line.split("│") for line in evaluation.stdout.splitlines() if line.startswith("│")]
     printed = {name.strip(): float(value) for _, name, value, *_ in cells}
     tags = client.get_model_version_by_alias("dsts_ray", "champion").tags
