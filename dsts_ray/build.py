@@ -32,6 +32,7 @@ def build_model(config: Config, num_classes: int) -> Recognizer:
     torch.manual_seed(config.train.seed)
     backbone = _build_backbone(config, num_classes)
     backbone.freeze(config.model.backbone.freeze_stages)
+    backbone.keep_in_evaluation_mode(config.model.backbone.evaluation_mode)
     dsts = _build_dsts(config, backbone.feature_channels) if config.dsts.enabled else None
     classifier = Classifier(
         dsts=dsts,
@@ -66,7 +67,6 @@ def _build_backbone(config: Config, num_classes: int) -> Backbone:
         neck_channels=tpn.neck_channels,
         neck_groups=tpn.neck_groups,
         auxiliary_loss_weight=tpn.auxiliary_loss_weight,
-        trunk_evaluation_mode=tpn.trunk_evaluation_mode,
         synchronize=config.engine.synchronize_batch_norm,
     )
 

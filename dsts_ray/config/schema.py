@@ -118,8 +118,6 @@ class TPNConfig:
     """Groups of the temporal modulation and level fusion convolutions."""
     auxiliary_loss_weight: NonNegativeFloat = 0.5
     """Weight of the auxiliary head's loss on the fourth stage; 0 leaves the head out."""
-    trunk_evaluation_mode: bool = False
-    """Normalize the trunk by its running statistics in training too, for small batches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +145,9 @@ class BackboneConfig:
     name: Literal["tpn", "swin3d"] = "tpn"
     freeze_stages: Annotated[int, Interval(ge=0, le=5)] = 0
     """Exclude from training: 0 nothing, 1 the stem, 1 + i the stem and the first i stages."""
+    evaluation_mode: Literal["none", "trunk", "all"] = "none"
+    """What trains without batch statistics and random draws, by its running statistics, for small
+    batches: the stem and the stages, or TPN's neck and auxiliary head too."""
     tpn: TPNConfig = field(default_factory=TPNConfig)
     swin3d: Swin3DConfig = field(default_factory=Swin3DConfig)
 

@@ -1,6 +1,7 @@
 """The seam between backbones and the rest."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,11 +48,17 @@ class Backbone(nn.Module):
         for stage in self.stages()[:num_stages]:
             for module in stage:
                 module.requires_grad_(False)
-                self.keep_in_evaluation_mode(module)
+                self._in_evaluation_mode.append(module.eval())
 
-    def keep_in_evaluation_mode(self, module: nn.Module) -> None:
-        """Keep a part in evaluation mode while the rest trains; its parameters may still train."""
-        self._in_evaluation_mode.append(module.eval())
+    def keep_in_evaluation_mode(self, part: Literal["none", "trunk", "all"]) -> None:
+        """Keep a part in evaluation mode while the rest trains; its parameters still train.
+
+        Args:
+            part: ``trunk`` is the stem and all stages.
+        """
+        trunk = (module for stage in self.stages() for module in stage)
+        modules = {"none": (), "trunk": trunk, "all": self.children()}[part]
+        self._in_evaluation_mode += [module.eval() for module in modules]
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode for all that is not kept in evaluation mode."""

@@ -182,7 +182,6 @@ class TPNBackbone(Backbone):
         neck_channels: int,
         neck_groups: int,
         auxiliary_loss_weight: float,
-        trunk_evaluation_mode: bool = False,
         synchronize: bool = True,
     ) -> None:
         """Create the backbone; see ``TPNConfig`` for most arguments' meaning.
@@ -223,8 +222,6 @@ class TPNBackbone(Backbone):
         self.feature_channels, self.pooled_channels = self.neck.out_channels, 0
         if side_branch:
             self.feature_channels, self.pooled_channels = in_channels[0], self.neck.out_channels
-        if trunk_evaluation_mode:
-            self.keep_in_evaluation_mode(self.trunk)
 
     def stages(self) -> list[list[nn.Module]]:
         """See :class:`Backbone`; the neck is no stage."""

@@ -112,12 +112,28 @@ def test_frozen_stages_reach_no_optimizer_and_keep_statistics(
     assert staying - ONE_TOKEN == expected
 
 
-def test_a_trunk_in_evaluation_mode_trains_by_its_running_statistics() -> None:
-    step = step_of("model.backbone.tpn.trunk_evaluation_mode=true")
+@pytest.mark.parametrize(
+    ("settings", "part", "prefixes"),
+    [
+        ((), "trunk", ("backbone.trunk.",)),
+        (("model.backbone.tpn.auxiliary_loss_weight=0.5",), "all", ("backbone.",)),
+    ],
+)
+def test_a_part_in_evaluation_mode_trains_by_its_running_statistics(
+    settings: tuple[str, ...], part: str, prefixes: tuple[str, ...]
+) -> None:
+    step = step_of(f"model.backbone.evaluation_mode={part}", *settings)
     staying = names_that_stay(step)
-    buffers = {name for name, _ in step.model.named_buffers() if ".trunk." in name}
+    buffers = {name for name, _ in step.model.named_buffers() if name.startswith(prefixes)}
     assert staying == buffers
-    assert not any(
-        module.training for module in step.model.backbone.get_submodule("trunk").modules()
-    )
-    assert step.model.train().backbone.get_submodule("neck").training
+    assert step.model.train().backbone.get_submodule("neck").training == (part == "trunk")
+
+
+def test_swin_in_evaluation_mode_drops_no_path() -> None:
+    settings = (*SWIN, "model.backbone.swin3d.stochastic_depth=0.9")
+    draws = Draws(0, 0, "train", torch.arange(2), torch.arange(2))
+    clips = clip_batch(range(2)).clips
+    for part in ("none", "trunk"):
+        model = tiny_model(tiny_config(*settings, f"model.backbone.evaluation_mode={part}"))
+        without = model.backbone(clips).features
+        assert torch.equal(model.backbone(clips, draws).features, without) == (part == "trunk")
