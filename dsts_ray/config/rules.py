@@ -90,12 +90,10 @@ def _demo(config: Config) -> Iterator[str]:
 
 def _batches(config: Config) -> Iterator[str]:
     num_workers, batch_size = config.scaling.num_workers, config.train.batch_size
-    if batch_size % num_workers:
-        lower = batch_size // num_workers * num_workers
-        choices = f"{lower} or {lower + num_workers}" if lower else f"{num_workers}"
+    if batch_size < num_workers:
         yield (
-            f"train.batch_size = {batch_size} is not divisible by scaling.num_workers = "
-            f"{num_workers}: use a batch_size of {choices}"
+            f"train.batch_size = {batch_size} leaves some of scaling.num_workers = {num_workers} "
+            f"without a clip: use a batch_size of at least {num_workers}"
         )
 
 

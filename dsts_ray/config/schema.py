@@ -284,8 +284,8 @@ class TrainConfig:
     batch_size: PositiveInt = 64
     """Global batch: clips in one optimizer step over all workers and accumulated micro-batches."""
     micro_batch_size: Annotated[int, Ge(0)] = 0
-    """Clips in one forward pass of a worker at the most; gradients of as few equal micro-batches
-    as that takes are accumulated to the global batch. 0 means a worker's whole share."""
+    """Clips in one forward pass of a worker at the most; gradients of as few micro-batches as
+    that takes are accumulated to the global batch. 0 means a worker's whole share."""
     evaluate_every_epochs: PositiveInt = 1
     """Evaluation and a checkpoint after every so many epochs, and at the end."""
     keep_checkpoints: PositiveInt = 2
@@ -377,11 +377,9 @@ class Config:
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-batches of a worker in an optimizer step: the fewest equal ones small enough.
+        """Micro-batches of a worker in an optimizer step: the fewest small enough.
 
-        Example: 64 clips on 4 workers with ``micro_batch_size`` 6 are 4 micro-batches of 4 clips.
+        Example: 64 clips on 4 workers with ``micro_batch_size`` 6 are 3 micro-batches of 6 or 5.
         """
         share = -(-self.train.batch_size // self.scaling.num_workers)
-        largest = self.train.micro_batch_size or share
-        divisors = (steps for steps in range(1, share + 1) if share % steps == 0)
-        return next(steps for steps in divisors if share // steps <= largest)
+        return -(-share // (self.train.micro_batch_size or share))

@@ -9,6 +9,8 @@ from einops import rearrange
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from dsts_ray.data.order import NO_SAMPLE
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -46,8 +48,8 @@ def to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> ClipBatch
 def pixels_to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> ClipBatch:
     """Move decoded rows to the device as uint8.
 
-    Clips that could not be decoded are left out; if that leaves none, the batch keeps one row of
-    weight 0.
+    Clips that could not be decoded are left out, as are rows without a sample; if that leaves none,
+    the batch keeps one row of weight 0.
 
     Args:
         rows: ``clip`` uint8 (batch, time, height, width, 3), ``label``, ``sample_id``,
@@ -57,7 +59,9 @@ def pixels_to_device(rows: Mapping[str, np.ndarray], device: torch.device) -> Cl
     reasons = [str(reason) for reason in rows["reason"]]
     kept = np.array([index for index, reason in enumerate(reasons) if not reason] or [0])
     refused = tuple(
-        (int(rows["sample_id"][i]), reason) for i, reason in enumerate(reasons) if reason
+        (int(sample_id), reason)
+        for sample_id, reason in zip(rows["sample_id"], reasons, strict=True)
+        if reason and sample_id != NO_SAMPLE
     )
     weights = torch.tensor([0.0 if reasons[index] else 1.0 for index in kept])
     clips = torch.from_numpy(rows["clip"][kept]).to(device, non_blocking=True)

@@ -2,7 +2,8 @@
 
 The stream is the concatenation of one permutation per epoch, so every clip comes exactly once per
 epoch. It is cut into joined batches; a batch may straddle two epochs, nothing is dropped or padded.
-A joined batch is dealt to micro-batches and workers in turn.
+A joined batch is dealt to micro-batches and workers in turn. Where they do not divide it, the last
+micro-batches are one clip shorter and filled up with a row without a sample.
 """
 
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+NO_SAMPLE = -1
+"""Sample id of rows that fill a block."""
+
 
 class Place(NamedTuple):
     """Where a row of the stream comes from.
 
     Attributes:
         epoch: From 0.
-        sample_id: Row in the manifest's split.
-        position: Row in the joined batch.
+        sample_id: Row in the manifest's split, or ``NO_SAMPLE``.
+        position: Row in the joined batch; that size or more for a row without a sample.
     """
 
     epoch: int
@@ -32,7 +36,7 @@ class TrainingOrder:
 
     Attributes:
         num_clips: Clips in an epoch.
-        batch_size: Rows of a joined batch; divisible by workers times accumulation steps.
+        batch_size: Clips of a joined batch.
         num_workers: Workers a joined batch is dealt to.
         accumulation_steps: Micro-batches per worker in a joined batch.
         seed: Of the permutations.
@@ -52,7 +56,12 @@ class TrainingOrder:
     @property
     def micro_batch_size(self) -> int:
         """Rows of a micro-batch."""
-        return self.batch_size // self.micro_batches
+        return -(-self.batch_size // self.micro_batches)
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of a joined batch, those without a sample too."""
+        return self.micro_batches * self.micro_batch_size
 
     def blocks(self, num_batches: int, batches_per_block: int) -> list[np.ndarray]:
         """Row numbers of joined batches in the blocks that leave the decoder.
@@ -60,7 +69,7 @@ class TrainingOrder:
         Block b goes to worker b modulo workers; it holds that worker's rows of
         ``batches_per_block`` joined batches (fewer in the last blocks), micro-batch by micro-batch.
         """
-        rows = np.arange(num_batches * self.batch_size).reshape(
+        rows = np.arange(num_batches * self.rows_per_batch).reshape(
             num_batches, self.accumulation_steps, self.num_workers, self.micro_batch_size
         )
         return [
@@ -76,9 +85,11 @@ class TrainingOrder:
         belongs to worker b modulo workers. Example with 2 workers and batches of 4: rows 0-3 are
         positions 0, 2 (worker 0) and 1, 3 (worker 1) of batch 0.
         """
-        batch, within = divmod(row, self.batch_size)
+        batch, within = divmod(row, self.rows_per_batch)
         block, index = divmod(within, self.micro_batch_size)
         position = index * self.micro_batches + block
+        if position >= self.batch_size:
+            return Place(0, NO_SAMPLE, position)
         epoch, rank = divmod(batch * self.batch_size + position, self.num_clips)
         return Place(epoch, int(permutation(self.num_clips, self.seed, epoch)[rank]), position)
 

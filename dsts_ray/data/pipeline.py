@@ -21,11 +21,8 @@ from ray.data.block import BlockMetadata
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.data.order import TrainingOrder
+from dsts_ray.data.order import NO_SAMPLE, TrainingOrder
 from dsts_ray.errors import DataError
-
-NO_SAMPLE = -1
-"""Sample id of rows that fill the last evaluation block."""
 
 CPUS_TO_COUNT = 0.1
 """Of the task that hands out a stream's row numbers, beside its decoders."""
@@ -104,6 +101,9 @@ class TrainingDecoder:
         samples = []
         for row in rows["id"]:
             place = self.order.place(self.first_row + int(row))
+            if place.sample_id == NO_SAMPLE:
+                samples.append({**_filler(self.spec.shape, place.position), "label": 0})
+                continue
             video = _video(self.table, place.sample_id)
             sample = {
                 "sample_id": place.sample_id,
@@ -136,9 +136,7 @@ class TestDecoder:
         for row in rows["id"].tolist():
             empty = {"clip": np.zeros(self.spec.shape, np.uint8), "position": row}
             if row >= len(self.table):
-                samples.append(
-                    {**empty, "sample_id": NO_SAMPLE, "label": -1, "reason": "fills the last block"}
-                )
+                samples.append({**_filler(self.spec.shape, row), "label": -1})
                 continue
             video = _video(self.table, row)
             sample = {**empty, "sample_id": row, "label": video["label"], "reason": ""}
@@ -162,7 +160,7 @@ def training_stream(
 ) -> Dataset:
     """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on."""
     clip_bytes = math.prod(spec.shape)
-    batches_per_block = order.num_workers * _BLOCK_BYTES // (order.batch_size * clip_bytes)
+    batches_per_block = order.num_workers * _BLOCK_BYTES // (order.rows_per_batch * clip_bytes)
     batches_per_block = min(max(1, batches_per_block), _MAX_BATCHES_PER_BLOCK)
     return _decoded(
         order.blocks(num_batches, batches_per_block),
@@ -172,7 +170,7 @@ def training_stream(
             "split": split,
             "spec": spec,
             "order": order,
-            "first_row": first_batch * order.batch_size,
+            "first_row": first_batch * order.rows_per_batch,
         },
         num_decoders=num_decoders,
         cpus_per_decoder=cpus_per_decoder,
@@ -255,6 +253,15 @@ def _decoded(
     )
     decoded.context.custom_execution_callback_classes = [RestBetweenSteps]
     return decoded
+
+
+def _filler(shape: tuple[int, ...], position: int) -> dict[str, Any]:
+    return {
+        "clip": np.zeros(shape, np.uint8),
+        "position": position,
+        "sample_id": NO_SAMPLE,
+        "reason": "fills the block",
+    }
 
 
 def _video(table: Any, row: int) -> dict[str, Any]:  # noqa: ANN401

@@ -151,7 +151,7 @@ def test_videos_that_cannot_be_used_are_left_out_and_counted(
         ("preset=dmeo", ["did you mean demo?"]),
         ("dsts.num_neuron=6", ["unknown key", "did you mean dsts.num_neurons?"]),
         ("optim.lr=-1", ["optim.lr = -1", "must be"]),
-        ("train.batch_size=5", ["train.batch_size = 5", "scaling.num_workers", "4 or 6"]),
+        ("train.batch_size=1", ["train.batch_size = 1", "scaling.num_workers", "at least 2"]),
     ],
 )
 def test_unknown_preset_key_or_value(

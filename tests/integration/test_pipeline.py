@@ -111,6 +111,25 @@ def test_block_b_goes_to_worker_b_modulo_workers(full: list[list[Rows]]) -> None
             assert block["reason"].tolist() == [""] * ORDER.micro_batch_size
 
 
+def test_workers_that_do_not_divide_the_batch_get_equal_blocks(
+    manifest: Path, full: list[list[Rows]]
+) -> None:
+    order = replace(ORDER, num_workers=3)
+    shares = on_workers(stream(manifest, order), 3, order.micro_batch_size)
+    assert {len(blocks) for blocks in shares} == {NUM_BATCHES}
+    by_place = [
+        {
+            (number, int(position)): int(sample)
+            for blocks in received
+            for number, block in enumerate(blocks)
+            for position, sample in zip(block["position"], block["sample_id"], strict=True)
+            if sample != NO_SAMPLE
+        }
+        for received in (shares, full)
+    ]
+    assert by_place[0] == by_place[1]
+
+
 def test_resumed_stream_is_the_tail_of_the_full_one(manifest: Path, full: list[list[Rows]]) -> None:
     tail = on_workers(stream(manifest, first_batch=1), ORDER.num_workers, ORDER.micro_batch_size)
     for blocks, expected in zip(tail, full, strict=True):

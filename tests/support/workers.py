@@ -97,6 +97,7 @@ def all_work(rank: int, num_workers: int) -> Results:
         ),
         "step_1": lambda rank, workers: step_work(rank, workers, 1),
         "step_2": lambda rank, workers: step_work(rank, workers, 2),
+        "step_uneven": lambda rank, workers: step_work(rank, workers, 2, num_clips=7),
         "step_previous": lambda rank, workers: step_work(
             rank, workers, 2, "udl.held_out=previous_features"
         ),
@@ -246,18 +247,20 @@ def utilization_penalty(recognition: Recognition) -> Tensor:
     return 0.3 * utilization_loss(recognition.selections, temperature=1.0)
 
 
-def step_work(rank: int, num_workers: int, accumulation_steps: int, *overrides: str) -> Results:
-    """Three UDL steps on joined batches of 8 clips; returns all parameters and buffers."""
+def step_work(
+    rank: int, num_workers: int, accumulation_steps: int, *overrides: str, num_clips: int = 8
+) -> Results:
+    """Three UDL steps on joined batches of so many clips; returns all parameters and buffers."""
     config = tiny_config("udl.inner_lr=0.5", *overrides)
     step = torch_step(tiny_model(config), config, clip_norm=0.5)
     losses = []
     for index in range(3):
         train, held_out = (
-            micro_batches(first, rank, num_workers, accumulation_steps)
+            micro_batches(first, rank, num_workers, accumulation_steps, num_clips=num_clips)
             for first in (16 * index, 16 * index + 8)
         )
         result = step(index, train, held_out, lr=0.1, upstream_lr=0.3)
-        assert result.num_clips == 8
+        assert result.num_clips == num_clips
         losses.append(result.loss)
     return {**copied_state(step.model), "losses": torch.tensor(losses)}
 
@@ -268,9 +271,10 @@ def micro_batches(
     num_workers: int,
     accumulation_steps: int,
     *,
+    num_clips: int = 8,
     dtype: torch.dtype = torch.float64,
 ) -> list[ClipBatch]:
-    """A worker's share of the joined batch of samples ``first`` to ``first + 7``.
+    """A worker's share of the joined batch of ``num_clips`` samples from ``first`` on.
 
     The rows are dealt as if to two workers; a single worker holds both workers' rows.
     """
@@ -278,6 +282,6 @@ def micro_batches(
     own = [rank] if num_workers == NUM_WORKERS else list(range(NUM_WORKERS))
     batches = []
     for micro in range(accumulation_steps):
-        positions = [p for w in own for p in range(micro * NUM_WORKERS + w, 8, blocks)]
+        positions = [p for w in own for p in range(micro * NUM_WORKERS + w, num_clips, blocks)]
         batches.append(clip_batch([first + p for p in positions], positions, dtype=dtype))
     return batches

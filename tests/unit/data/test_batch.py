@@ -10,6 +10,7 @@ from dsts_ray.data.batch import (
     select,
     to_device,
 )
+from dsts_ray.data.order import NO_SAMPLE
 
 CPU = torch.device("cpu")
 
@@ -45,6 +46,13 @@ def test_refused_clips_are_left_out_and_named() -> None:
     assert batch.sample_ids.tolist() == [10, 12]
     assert batch.weights.tolist() == [1.0, 1.0]
     assert batch.refused == ((11, "broken"), (13, "empty"))
+
+
+def test_rows_without_a_sample_are_left_out_and_not_refused() -> None:
+    given = rows(["", "fills the block"])
+    given["sample_id"][1] = NO_SAMPLE
+    batch = to_device(given, CPU)
+    assert (batch.sample_ids.tolist(), batch.refused) == ([10], ())
 
 
 def test_a_batch_of_refused_clips_keeps_a_row_that_does_not_count() -> None:

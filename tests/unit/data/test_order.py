@@ -3,14 +3,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dsts_ray.data.order import Place, TrainingOrder
+from dsts_ray.data.order import NO_SAMPLE, Place, TrainingOrder
 
 SHAPES = [
     (num_clips, batch_size, num_workers, accumulation_steps)
     for (num_clips, batch_size), num_workers, accumulation_steps in product(
-        ((10, 4), (12, 8), (3, 8), (7, 12), (100, 4)), (1, 2, 4), (1, 2)
+        ((10, 4), (12, 8), (3, 8), (7, 12), (100, 4), (9, 5)), (1, 2, 3, 4), (1, 2)
     )
-    if batch_size % (num_workers * accumulation_steps) == 0
 ]
 
 
@@ -27,9 +26,10 @@ def test_every_clip_comes_exactly_once_per_epoch(shape: tuple[int, int, int, int
         num_workers=num_workers,
         accumulation_steps=accumulation_steps,
     )
-    rows = places(order, num_clips * batch_size)
+    rows = places(order, num_clips * order.rows_per_batch)
     for epoch in range(batch_size):
-        assert sorted(p.sample_id for p in rows if p.epoch == epoch) == list(range(num_clips))
+        clips = sorted(p.sample_id for p in rows if p.epoch == epoch and p.sample_id != NO_SAMPLE)
+        assert clips == list(range(num_clips))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -49,13 +49,24 @@ def test_joined_batches_do_not_depend_on_workers_and_accumulation(
         rows = range(batch * batch_size, (batch + 1) * batch_size)
         expected = [plain.place(row) for row in rows]
         assert [place.position for place in expected] == list(range(batch_size))
-        assert sorted((dealt.place(row) for row in rows), key=lambda p: p.position) == expected
+        rows = range(batch * dealt.rows_per_batch, (batch + 1) * dealt.rows_per_batch)
+        found = sorted((dealt.place(row) for row in rows), key=lambda p: p.position)
+        assert found[:batch_size] == expected
+        assert [p.sample_id for p in found[batch_size:]] == [NO_SAMPLE] * (len(rows) - batch_size)
 
 
 def test_rows_are_dealt_as_the_docstring_says() -> None:
     order = TrainingOrder(num_clips=10, batch_size=4, num_workers=2)
     assert [place.position for place in places(order, 8)] == [0, 2, 1, 3, 0, 2, 1, 3]
     assert (order.micro_batch_size, order.micro_batches) == (2, 2)
+
+
+def test_a_batch_that_workers_do_not_divide_leaves_the_last_ones_a_row_without_a_sample() -> None:
+    order = TrainingOrder(num_clips=10, batch_size=7, num_workers=3)
+    positions = [place.position for place in places(order, 9)]
+    assert positions == [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    without = [place.position for place in places(order, 9) if place.sample_id == NO_SAMPLE]
+    assert without == [7, 8]
 
 
 def test_micro_batches_of_all_workers_take_rows_in_turn() -> None:

@@ -41,6 +41,7 @@ def join(name: str, parts: Sequence[Tensor]) -> Tensor:
         "udl_ours",
         "step_1",
         "step_2",
+        "step_uneven",
         "step_previous",
         "step_plain",
     ],
