@@ -51,7 +51,7 @@ from dsts_ray.launch.register import register_best
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.launch.worker import WorkerJob, train_worker
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
-from dsts_ray.train.checkpoint import CONFIG_FILE, read_json, read_state
+from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_json, read_state
 
 DATA_FILE, SUMMARY_FILE, CHECKPOINTS = "data.json", "summary.json", "checkpoints"
 _FREE_KEYS = ("name", "storage.path", "tracking.uri")
@@ -147,7 +147,9 @@ def train(config: Config, console: Console) -> Outcome:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
             (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))
-            result = _fit(run, manifest, num_clips, num_videos, run_id, console)
+            earlier = latest_state(folder / CHECKPOINTS)
+            started -= earlier.ledger.wall_s if earlier else 0.0  # as if it had not stopped
+            result = _fit(run, manifest, num_clips, num_videos, run_id, console, started)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
         _record(run, summary, run_id)
         status = "FINISHED"
@@ -188,7 +190,13 @@ def _check_same_config(config: Config, folder: Path) -> None:
 
 
 def _fit(
-    run: Run, manifest: Manifest, num_clips: int, num_videos: int, run_id: str, console: Console
+    run: Run,
+    manifest: Manifest,
+    num_clips: int,
+    num_videos: int,
+    run_id: str,
+    console: Console,
+    started: float,
 ) -> Result:
     config = run.config
     checkpoints = run.folder / CHECKPOINTS
@@ -205,6 +213,7 @@ def _fit(
             run_id=run_id,
             weights=run.weights,
             board=board,
+            wall_s=time.monotonic() - started,
         )
         trainer = TorchTrainer(
             cast(Callable[[dict[str, Any]], Any], train_worker),
@@ -275,12 +284,18 @@ def _test_dataset(run: Run, num_videos: int) -> Dataset:
     )
 
 
-def latest_step(checkpoints: Path) -> int:
-    """Next step after the checkpoint that Ray Train's snapshot calls the latest; 0 without one."""
+def latest_state(checkpoints: Path) -> TrainingState | None:
+    """State of the checkpoint that Ray Train's snapshot calls the latest; None without one."""
     if not (checkpoints / "checkpoint_manager_snapshot.json").exists():
-        return 0
+        return None
     latest = Result.from_path(str(checkpoints)).checkpoint
-    return read_state(Path(latest.path)).step if latest else 0
+    return read_state(Path(latest.path)) if latest else None
+
+
+def latest_step(checkpoints: Path) -> int:
+    """Next step after the latest checkpoint; 0 without one."""
+    state = latest_state(checkpoints)
+    return state.step if state else 0
 
 
 def _first_cause(error: TrainingFailedError) -> DSTSRayError:

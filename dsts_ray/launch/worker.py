@@ -4,6 +4,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -38,8 +39,9 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
-from dsts_ray.train.collective import average_buffers, gather_objects
+from dsts_ray.train.collective import average_buffers
 from dsts_ray.train.evaluate import predict_split, score
+from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.step import TrainingStep
 
@@ -47,7 +49,7 @@ _SHOW_PERIOD_S = 0.3
 
 
 class WorkerJob(TypedDict):
-    """What the driver tells every worker."""
+    """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start."""
 
     config: Config
     classes: tuple[str, ...]
@@ -57,6 +59,7 @@ class WorkerJob(TypedDict):
     run_id: str
     weights: Path | None
     board: ActorHandle[Any]
+    wall_s: float
 
 
 class RayContext:
@@ -94,6 +97,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     Returns:
         Metrics of the last step and evaluation, speed, and (sample id, reason) of refused clips.
     """
+    started = time.monotonic()
     warnings.filterwarnings("ignore", category=FutureWarning)
     config, classes = job["config"], job["classes"]
     context = RayContext(job["board"])
@@ -102,7 +106,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     if restored is None:
         if job["weights"]:
             load_starting_weights(model, job["weights"])
-        step, state = build_step(config, model), TrainingState(0, {})
+        step, state = build_step(config, model), TrainingState(0, {}, (), Ledger())
     else:
         with restored.as_directory() as folder:
             load_weights(Path(folder), model)
@@ -130,10 +134,13 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
         optimizer_state = collect_optimizer_state(_engines(step))
+        wall_s = job["wall_s"] + time.monotonic() - started
+        ledger = replace(loop.ledger, wall_s=wall_s, refused=loop.all_refused())
 
         def write_files(folder: Path) -> None:
             save_weights(folder, model, classes=classes, config=config_to_yaml(config))
-            state = TrainingState(next_step, metrics, tuple(tracker.undelivered()))
+            undelivered = tuple(tracker.undelivered())
+            state = TrainingState(next_step, metrics, undelivered, ledger)
             save_training_state(folder, optimizer_state, state)
 
         return write_files
@@ -150,14 +157,15 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         tracker=tracker,
         max_bad_ratio=config.data.max_bad_ratio,
         held_out_ratio=config.udl.held_out_ratio,
+        ledger=state.ledger,
     )
     metrics = loop.run(state.step, state.metrics)
     tracker.close()
     return {
         "metrics": metrics,
-        "clips_per_s": loop.timing.clips_per_s,
-        "data_wait_ratio": loop.timing.data_wait_ratio,
-        "refused": sorted({pair for pairs in gather_objects(loop.refused) for pair in pairs}),
+        "clips_per_s": loop.ledger.clips_per_s,
+        "data_wait_ratio": loop.ledger.data_wait_ratio,
+        "refused": loop.all_refused(),
     }
 
 

@@ -2,7 +2,7 @@
 
 Layout: ``model.safetensors`` (all parameters and buffers; class names in its metadata),
 ``optimizer.safetensors`` (one entry per engine, parameter and state), ``config.yaml``,
-``state.json`` (format version, next step, metrics, metric points not delivered yet).
+``state.json`` (format version, next step, metrics, metric points not delivered yet, the ledger).
 """
 
 import json
@@ -18,8 +18,9 @@ from dsts_ray.errors import CheckpointError
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.base import Point
 from dsts_ray.train.engine import ParameterEngine
+from dsts_ray.train.ledger import Ledger
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS_FILE, OPTIMIZER_FILE, CONFIG_FILE, STATE_FILE = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -35,11 +36,13 @@ class TrainingState(NamedTuple):
         step: Next optimizer step.
         metrics: Of the last step and of the evaluation at this checkpoint.
         undelivered: Metric points the tracker had not delivered yet.
+        ledger: What the run has done so far.
     """
 
     step: int
     metrics: dict[str, float]
-    undelivered: tuple[Point, ...] = ()
+    undelivered: tuple[Point, ...]
+    ledger: Ledger
 
 
 def save_weights(
@@ -59,6 +62,7 @@ def save_training_state(
     """Write what continuing needs beyond the weights; ``state.json`` comes last."""
     save_file(dict(optimizer_state), directory / OPTIMIZER_FILE)
     content = {"format_version": FORMAT_VERSION, **state._asdict()}
+    content["ledger"] = state.ledger.to_json()
     (directory / STATE_FILE).write_text(json.dumps(content, indent=2))
 
 
@@ -100,7 +104,8 @@ def read_state(directory: Path) -> TrainingState:
             f"this release reads {FORMAT_VERSION}; use the release that wrote it"
         )
     undelivered = tuple(Point(*point) for point in content["undelivered"])
-    return TrainingState(content["step"], content["metrics"], undelivered)
+    ledger = Ledger.from_json(content["ledger"])
+    return TrainingState(content["step"], content["metrics"], undelivered, ledger)
 
 
 def load_weights(directory: Path, model: Recognizer) -> None:

@@ -18,33 +18,9 @@ from dsts_ray.metrics.specialization import entropy
 from dsts_ray.tracking.base import Tracker
 from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_workers
 from dsts_ray.train.context import RunContext
+from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.step import StepResult, TrainingStep
-
-
-@dataclass
-class Timing:
-    """Seconds a worker spent since the loop began.
-
-    Attributes:
-        training_s: In steps, waiting for data included, evaluation excluded.
-        waiting_s: Waiting for data.
-        num_clips: Clips trained on, of all workers.
-    """
-
-    training_s: float = 0.0
-    waiting_s: float = 0.0
-    num_clips: int = 0
-
-    @property
-    def clips_per_s(self) -> float:
-        """Training speed over all workers."""
-        return self.num_clips / self.training_s if self.training_s else 0.0
-
-    @property
-    def data_wait_ratio(self) -> float:
-        """Share of the training time spent waiting for data."""
-        return self.waiting_s / self.training_s if self.training_s else 0.0
 
 
 @dataclass
@@ -65,6 +41,7 @@ class TrainingLoop:
         tracker: Takes the metrics.
         max_bad_ratio: Share of an epoch's clips that may be refused.
         held_out_ratio: Share of the next joined batch that is held out, its first rows.
+        ledger: Of the run until ``first_step``.
     """
 
     context: RunContext
@@ -78,9 +55,7 @@ class TrainingLoop:
     tracker: Tracker
     max_bad_ratio: float
     held_out_ratio: float = 1.0
-    timing: Timing = field(default_factory=Timing)
-    refused: list[tuple[int, str]] = field(default_factory=list)
-    _num_refused: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
     _chosen: Tensor | None = None
 
     def run(self, first_step: int, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -107,9 +82,9 @@ class TrainingLoop:
             )
             self._account(step, train, result)
             elapsed = time.perf_counter() - started
-            self.timing.training_s += elapsed
-            self.timing.waiting_s += waited
-            self.timing.num_clips += result.num_clips
+            self.ledger.training_s += elapsed
+            self.ledger.waiting_s += waited
+            self.ledger.num_clips += result.num_clips
             metrics |= result.metrics
             timings = {"time/step_s": elapsed, "time/data_wait_s": waited}
             self.tracker.log_metrics({**result.metrics, **timings}, step=step)
@@ -122,6 +97,10 @@ class TrainingLoop:
                 metrics |= evaluation
                 self.context.report({**metrics, "step": step + 1}, self.write(step + 1, metrics))
         return metrics
+
+    def all_refused(self) -> list[tuple[int, str]]:
+        """(sample id, reason) of the clips refused so far; called on all workers."""
+        return sorted({pair for pairs in gather_objects(self.ledger.refused) for pair in pairs})
 
     def _take(self) -> list[ClipBatch]:
         return list(islice(self.stream, self.accumulation_steps))
@@ -142,16 +121,15 @@ class TrainingLoop:
         return [select(batch, ~torch.isin(batch.sample_ids, seen)) for batch in ahead]
 
     def _account(self, step: int, train: list[ClipBatch], result: StepResult) -> None:
-        self.refused += [pair for batch in train for pair in batch.refused]
-        self._num_refused += result.num_refused
+        self.ledger.refused += [pair for batch in train for pair in batch.refused]
+        self.ledger.num_refused += result.num_refused
         allowed = self.max_bad_ratio * self.plan.num_clips
-        if self._num_refused > allowed:
-            pairs = [pair for worker in gather_objects(self.refused) for pair in worker]
-            reasons = "; ".join(reason for _, reason in pairs[:3])
+        if self.ledger.num_refused > allowed:
+            reasons = "; ".join(reason for _, reason in self.all_refused()[:3])
             raise DataError(
-                f"{self._num_refused} of {self.plan.num_clips} training clips could not be decoded "
-                f"in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows {int(allowed)}; "
-                f"repair the files or raise it ({reasons})"
+                f"{self.ledger.num_refused} of {self.plan.num_clips} training clips could not be "
+                f"decoded in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows "
+                f"{int(allowed)}; repair the files or raise it ({reasons})"
             )
         if result.chosen is not None:
             self._chosen = result.chosen if self._chosen is None else self._chosen + result.chosen
@@ -159,11 +137,11 @@ class TrainingLoop:
     def _end_epoch(self, step: int) -> None:
         metrics = {
             "train/epoch": float(self.plan.epoch_after(step)),
-            "train/num_refused": float(self._num_refused),
+            "train/num_refused": float(self.ledger.num_refused),
         }
         metrics |= {
-            "time/clips_per_s": self.timing.clips_per_s,
-            "time/data_wait_ratio": self.timing.data_wait_ratio,
+            "time/clips_per_s": self.ledger.clips_per_s,
+            "time/data_wait_ratio": self.ledger.data_wait_ratio,
         }
         if self._chosen is not None and self._chosen.shape[1] > 1:
             counts = sum_over_workers(self._chosen).double()
@@ -171,7 +149,7 @@ class TrainingLoop:
                 even = torch.log(shares.new_tensor(len(shares)))
                 metrics[f"dsts/layer{layer}/train_utilization"] = entropy(shares) / float(even)
         self.tracker.log_metrics(metrics, step=step)
-        self._num_refused, self._chosen = 0, None
+        self.ledger.num_refused, self._chosen = 0, None
 
     def _show(self, step: int, loss: float) -> None:
         self.context.show(
@@ -180,6 +158,6 @@ class TrainingLoop:
                 "num_steps": self.plan.num_steps,
                 "epoch": self.plan.epoch_after(step),
                 "loss": loss,
-                "clips_per_s": self.timing.clips_per_s,
+                "clips_per_s": self.ledger.clips_per_s,
             }
         )

@@ -22,12 +22,18 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
+from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.step import TrainingStep
 from tests.support.tiny import clip_batch, copied_state, tiny_config, tiny_model, torch_step
 
 CONFIG = tiny_config("udl.inner_lr=0.5")
 CLASSES = ("a", "b/2", "c", "ü")
-STATE = TrainingState(1, {"val/top1": 0.5}, (Point("train/loss", 2.5, 1_700_000_000_000, 0),))
+STATE = TrainingState(
+    1,
+    {"val/top1": 0.5},
+    (Point("train/loss", 2.5, 1_700_000_000_000, 0),),
+    Ledger(wall_s=60.0, training_s=40.0, num_clips=8, refused=[(3, "video 3 is broken")]),
+)
 
 
 def fresh() -> TrainingStep:
@@ -127,7 +133,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("content", [{"format_version": 2}, {}, [], "text"])
+@pytest.mark.parametrize("content", [{"format_version": 3}, {}, [], "text"])
 def test_another_format_version_is_refused(tmp_path: Path, content: object) -> None:
     (tmp_path / STATE_FILE).write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=STATE_FILE):

@@ -19,6 +19,7 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
+from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.step import StepResult, TrainingStep
@@ -114,6 +115,7 @@ def new_loop(
     refused: int = 0,
     max_bad_ratio: float = 0.0,
     held_out_ratio: float = 1.0,
+    ledger: Ledger | None = None,
 ) -> TrainingLoop:
     plan = Plan(
         num_clips=NUM_CLIPS, batch_size=BATCH_SIZE, num_epochs=num_epochs, max_steps=max_steps
@@ -125,11 +127,12 @@ def new_loop(
 
         def write_files(directory: Path) -> None:
             save_weights(directory, step.model, classes=["a"], config="")
-            save_training_state(directory, optimizer_state, TrainingState(next_step, metrics))
+            state = TrainingState(next_step, metrics, (), loop.ledger)
+            save_training_state(directory, optimizer_state, state)
 
         return write_files
 
-    return TrainingLoop(
+    loop = TrainingLoop(
         context=FolderContext(folder),
         plan=plan,
         step=step,
@@ -141,7 +144,9 @@ def new_loop(
         tracker=ListTracker(),
         max_bad_ratio=max_bad_ratio,
         held_out_ratio=held_out_ratio,
+        ledger=ledger or Ledger(),
     )
+    return loop
 
 
 def fresh(*overrides: str) -> tuple[Config, TrainingStep]:
@@ -184,8 +189,8 @@ def test_what_a_run_reports_shows_and_tracks(tmp_path: Path) -> None:
     assert [report["step"] for report in context.reported] == [3, 5]
     assert [shown["step"] for shown in context.shown] == [1, 2, 3, 4, 5]
     assert metrics["val/top1"] == 0.25
-    assert loop.timing.num_clips == 20
-    assert 0 <= loop.timing.data_wait_ratio < 1
+    assert loop.ledger.num_clips == 20
+    assert 0 <= loop.ledger.data_wait_ratio < 1
     epochs = {at: point for at, point in tracker.points if "train/epoch" in point}
     assert {at: point["train/epoch"] for at, point in epochs.items()} == {2: 1.0, 4: 2.0}
     assert all(0 <= point["dsts/layer1/train_utilization"] <= 1 for point in epochs.values())
@@ -249,4 +254,38 @@ def test_refused_clips_are_counted_anew_in_every_epoch(tmp_path: Path) -> None:
     assert isinstance(tracker, ListTracker)
     counts = [p["train/num_refused"] for _, p in tracker.points if "train/num_refused" in p]
     assert counts == [3.0, 2.0]
-    assert len(loop.refused) == 5
+    assert len(loop.ledger.refused) == 5
+
+
+def test_a_resumed_run_counts_on_from_its_checkpoint(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    new_loop(tmp_path / "first", config, step, refused=1, max_bad_ratio=0.3).run(0, {})
+    state = read_state(tmp_path / "first" / "3")
+    assert (state.ledger.num_clips, len(state.ledger.refused), state.ledger.num_refused) == (
+        12,
+        3,
+        0,
+    )
+    rest = new_loop(
+        tmp_path / "rest",
+        config,
+        step,
+        first_step=3,
+        refused=1,
+        max_bad_ratio=0.3,
+        ledger=replace(state.ledger, num_refused=1),
+    )
+    rest.run(3, state.metrics)
+    assert rest.ledger.num_clips == 20
+    assert rest.ledger.training_s > state.ledger.training_s > 0
+    assert len(rest.ledger.refused) == 5
+    assert rest.all_refused() == [(0, "video 0 is broken")]
+    tracker = rest.tracker
+    assert isinstance(tracker, ListTracker)
+    counts = [p["train/num_refused"] for _, p in tracker.points if "train/num_refused" in p]
+    assert counts == [3.0]
+
+    finished = read_state(tmp_path / "rest" / "5")
+    again = new_loop(tmp_path / "again", config, step, first_step=5, ledger=finished.ledger)
+    again.run(5, finished.metrics)
+    assert again.ledger.clips_per_s == rest.ledger.clips_per_s > 0

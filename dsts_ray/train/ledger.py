@@ -1,0 +1,46 @@
+"""What a run has done so far, in all its sessions."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Ledger:
+    """What a run has done until a checkpoint, and goes on counting from there.
+
+    Attributes:
+        wall_s: Since the run began, without the time between sessions and what was lost with one.
+        training_s: Of a worker in steps, waiting for data included, evaluation excluded.
+        waiting_s: Waiting for data.
+        num_clips: Clips trained on, of all workers.
+        num_refused: Clips refused in the epoch under way, of all workers.
+        refused: (sample id, reason) of clips refused in any epoch; this worker's, and all workers'
+            of earlier sessions.
+    """
+
+    wall_s: float = 0.0
+    training_s: float = 0.0
+    waiting_s: float = 0.0
+    num_clips: int = 0
+    num_refused: int = 0
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def clips_per_s(self) -> float:
+        """Training speed over all workers."""
+        return self.num_clips / self.training_s if self.training_s else 0.0
+
+    @property
+    def data_wait_ratio(self) -> float:
+        """Share of the training time spent waiting for data."""
+        return self.waiting_s / self.training_s if self.training_s else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Ledger":
+        """Read what ``to_json`` gave, through JSON."""
+        refused = [(int(sample), str(reason)) for sample, reason in content["refused"]]
+        return cls(**{**content, "refused": refused})
