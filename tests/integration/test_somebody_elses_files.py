@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import DEMO, REPOSITORY, TINY, JobResult, RunJob
 from tests.support.videos import truncate, write_audio, write_video
 
@@ -41,7 +43,7 @@ def write_videos(folder: Path) -> tuple[list[str], list[str]]:
     return good, ["corrupted.mp4", "sound.mp4", "missing.mp4"]
 
 
-def train_on_list(run_job: RunJob, listing: Path, bad: Sequence[str], tmp_path: Path) -> JobResult:
+def index(run_job: RunJob, listing: Path, bad: Sequence[str], tmp_path: Path) -> Path:
     manifest = tmp_path / "manifest.parquet"
     indexed = run_job(
         *("prepare_data.py", "index", "--format", "csv"),
@@ -51,9 +53,13 @@ def train_on_list(run_job: RunJob, listing: Path, bad: Sequence[str], tmp_path: 
     assert f"{len(bad)} refused" in indexed.out
     for name in bad:
         assert f"refused {listing.parent / name}: " in indexed.out
+    return manifest
+
+
+def train(run_job: RunJob, manifest: Path, tmp_path: Path, *overrides: str) -> JobResult:
     return run_job(
         *("train.py", *TINY, *SHORT, f"data.manifest={manifest}", "data.val_split=val"),
-        f"storage.path={tmp_path / 'runs'}",
+        *(f"storage.path={tmp_path / 'runs'}", *overrides),
     )
 
 
@@ -63,11 +69,23 @@ def trained_steps(tmp_path: Path) -> int:
 
 
 def test_a_list_of_ones_own_videos(run_job: RunJob, tmp_path: Path) -> None:
+    """One of which breaks after it was indexed: it is skipped, counted and listed."""
     good, bad = write_videos(tmp_path / "videos")
     listing = write_list(tmp_path / "videos" / "list.csv", [*good, *bad])
-    trained = train_on_list(run_job, listing, bad, tmp_path)
+    manifest = index(run_job, listing, bad, tmp_path)
+    videos = Manifest.read(manifest).split("train").table.to_pylist()
+    Path(videos[0]["path"]).write_bytes(b"")
+    trained = train(run_job, manifest, tmp_path, "data.max_bad_ratio=0.5")
     assert trained.code == 0, trained.err
     assert trained_steps(tmp_path) == 20
+    (path,) = (tmp_path / "runs").glob("*/summary.json")
+    summary = json.loads(path.read_text())
+    (refused,) = summary["refused"]
+    assert refused["video_id"] == videos[0]["video_id"]
+    assert videos[0]["path"] in refused["reason"]
+    client = connect(summary["tracking_uri"])
+    history = client.get_metric_history(summary["mlflow_run_id"], "train/num_refused")
+    assert sum(point.value for point in history) >= 20 * 4 // len(videos)
 
 
 @pytest.mark.skipif(not GIVEN_VIDEOS.is_dir(), reason="needs the given videos")
@@ -75,7 +93,8 @@ def test_a_list_of_the_given_videos(run_job: RunJob, tmp_path: Path) -> None:
     names = sorted(path.name for path in GIVEN_VIDEOS.iterdir() if path.suffix != ".md")
     (tmp_path / "videos").symlink_to(GIVEN_VIDEOS)
     listing = write_list(tmp_path / "list.csv", [f"videos/{name}" for name in names])
-    trained = train_on_list(run_job, listing, ["videos/corrupted.mp4"], tmp_path)
+    manifest = index(run_job, listing, ["videos/corrupted.mp4"], tmp_path)
+    trained = train(run_job, manifest, tmp_path)
     assert trained.code == 0, trained.err
     assert trained_steps(tmp_path) == 20
 
@@ -94,7 +113,7 @@ def test_a_list_without_a_validation_split_is_refused_by_name(
 ) -> None:
     write_video(tmp_path / "one.mp4")
     listing = write_list(tmp_path / "list.csv", ["one.mp4"])
-    trained = train_on_list(run_job, listing, [], tmp_path)
+    trained = train(run_job, index(run_job, listing, [], tmp_path), tmp_path)
     assert trained.code == 2
     assert "no video in split 'val'; it has: train; choose others with data.t" in trained.error
     assert not (tmp_path / "runs").exists()
