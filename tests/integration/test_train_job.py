@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 from mlflow import MlflowClient
@@ -82,6 +83,16 @@ def test_mlflow_holds_metrics_parameters_and_versions(
     for key in ("val/top1", "train/epoch", "dsts/layer0/utilization"):
         assert steps(key) == [3, 7, 11], key
     assert run.data.metrics["val/top1"] == trained.summary["val/top1"]
+
+
+def test_upstream_learns_with_the_presets_own_optimizer(
+    trained: TrainedRun, client: MlflowClient
+) -> None:
+    """Its steps neither vanish, as Eq. 10's gradient would have them, nor throw it about."""
+    key = "udl/upstream_update_ratio"
+    history = client.get_metric_history(trained.summary["mlflow_run_id"], key)
+    assert len(history) == 12
+    assert 1e-5 < median(point.value for point in history) < 0.1
 
 
 def test_the_best_checkpoint_is_champion_with_its_metrics(
