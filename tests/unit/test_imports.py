@@ -1,5 +1,11 @@
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+TRAIN = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
+HEAVY = {"torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"}
 
 
 def loaded_modules(statement: str) -> set[str]:
@@ -15,4 +21,23 @@ def test_configuration_loads_without_heavy_libraries() -> None:
     statement = "from dsts_ray.config import command_line as c; c.load_config(preset='demo')"
     loaded = loaded_modules(statement)
     assert "dsts_ray.config.load" in loaded
-    assert not loaded & {"torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"}
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("option", "text"), [("--help", "dsts.num_neurons"), ("--dry-run", "num_neurons: 6")]
+)
+def test_the_train_job_answers_without_heavy_libraries(option: str, text: str) -> None:
+    """So it answers in a fraction of a second."""
+    program = f"""
+import runpy, sys
+sys.argv = [{str(TRAIN)!r}, {option!r}]
+try:
+    runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert text in told.stdout
+    assert not set(told.stderr.split()) & HEAVY
