@@ -92,10 +92,22 @@ def test_the_readme_reports_the_sizes_of_the_models() -> None:
         assert f"| {count(full_size(overrides, num_classes)):,} |" in text
 
 
-def test_tpn_with_dsts_on_res4_is_75_million() -> None:
-    """Beside the paper's 75M; the classifier's 1024 further inputs are not in the 75.03M."""
-    model = full_size([*RES4, WITHOUT_AUXILIARY], 48)
-    assert round((count(model) - 1024 * 48) / 1e6, 2) == 75.03
+@pytest.mark.parametrize(
+    ("fuse", "parameters", "millions"),
+    [
+        ([], 75_080_816, 75.03),
+        (["dsts.fuse=per_neuron"], 75_965_552, 75.92),
+        (["dsts.fuse_groups=1"], 78_128_240, 78.08),
+    ],
+    ids=["shared in groups", "per neuron", "shared and dense"],
+)
+def test_tpn_with_dsts_on_res4_is_75_million(
+    fuse: list[str], parameters: int, millions: float
+) -> None:
+    """The design's counts are without the 1024 x 48 classifier weights that read DSTS beside."""
+    size = count(full_size([*RES4, WITHOUT_AUXILIARY, *fuse], 48))
+    assert size == parameters
+    assert round((size - 1024 * 48) / 1e6, 2) == millions
 
 
 @pytest.mark.parametrize(
