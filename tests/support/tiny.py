@@ -1,18 +1,16 @@
 """Tiny recognizers, and clips that are a function of their number."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from dsts_ray.build import build_model
+from dsts_ray.build import build_model, build_step, torch_engine
 from dsts_ray.config.load import load_config
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.recognizer import Recognizer
-from dsts_ray.train.engine import TorchEngine
-from dsts_ray.train.optim import build_optimizer
-from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.step import TrainingStep
 
 NUM_CLASSES = 4
@@ -87,29 +85,17 @@ def torch_step(
     momentum: float = 0.9,
     weight_decay: float = 0.1,
 ) -> TrainingStep:
-    """A training step on plain torch engines, SGD for both."""
-
-    def engine(parameters: dict[str, nn.Parameter]) -> TorchEngine:
-        optimizer = build_optimizer(
-            parameters, name="sgd", lr=1.0, momentum=momentum, weight_decay=weight_decay
-        )
-        return TorchEngine(parameters, optimizer, clip_norm=clip_norm)
-
-    upstream = upstream_parameters(model) if config.udl.enabled else {}
-    rest = downstream_parameters(model, upstream)
-    return TrainingStep(
-        model,
-        engine(rest),
-        engine(upstream) if upstream else None,
-        seed=config.train.seed,
-        inner_lr=config.udl.inner_lr,
-        covers=config.udl.covers,
-        first_order=config.udl.upstream_gradient == "with_first_order",
-        reuses_features=config.udl.held_out == "previous_features",
-        utilization_loss_weight=config.dsts.utilization_loss_weight,
-        label_smoothing=config.optim.label_smoothing,
-        precision=config.engine.precision,
+    """A training step on plain torch engines, the same SGD for both."""
+    optim = replace(
+        config.optim,
+        name="sgd",
+        lr=1.0,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
     )
+    udl = replace(config.udl, upstream_optimizer="shared", upstream_clip_norm=clip_norm)
+    return build_step(replace(config, optim=optim, udl=udl), model, torch_engine)
 
 
 def copied_state(module: nn.Module) -> dict[str, Tensor]:

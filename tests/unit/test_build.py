@@ -8,14 +8,17 @@ from dsts_ray.build import (
     build_model,
     build_order,
     build_plan,
+    build_step,
     build_view_spec,
     learning_rates,
     scaled_lr,
+    torch_engine,
 )
 from dsts_ray.config.load import load_config
 from dsts_ray.data.augment import Augmentation
 from dsts_ray.models.batch_norm import RunningStandardization
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
+from dsts_ray.train.engine import TorchEngine
 from dsts_ray.train.partition import upstream_parameters
 from tests.support.tiny import NUM_CLASSES, clip_batch, tiny_config
 
@@ -131,6 +134,30 @@ def test_multipliers_reach_the_engine() -> None:
     optimizer = build_downstream_optimizer(config, parameters)
     assert sorted(group["lr"] for group in optimizer.param_groups) == [0.05, 0.5, 2.5]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3}
+
+
+def test_settings_reach_the_step() -> None:
+    config = tiny_config(
+        "train.seed=3",
+        "udl.inner_lr=0.3",
+        "udl.covers=module",
+        "udl.upstream_gradient=with_first_order",
+        "udl.held_out=previous_features",
+        "udl.upstream_clip_norm=0.25",
+        "dsts.utilization_loss_weight=0.5",
+        "optim.label_smoothing=0.1",
+        "optim.clip_norm=0.75",
+        "engine.precision=bf16",
+    )
+    step = build_step(config, build_model(config, NUM_CLASSES), torch_engine)
+    assert (step.seed, step.inner_lr, step.covers, step.precision) == (3, 0.3, "module", "bf16")
+    assert (step.first_order, step.reuses_features) == (True, True)
+    assert (step.utilization_loss_weight, step.label_smoothing) == (0.5, 0.1)
+    assert isinstance(step.downstream, TorchEngine)
+    assert isinstance(step.upstream, TorchEngine)
+    assert (step.downstream.clip_norm, step.upstream.clip_norm) == (0.75, 0.25)
+    without = tiny_config("udl.enabled=false")
+    assert build_step(without, build_model(without, 4), torch_engine).upstream is None
 
 
 @pytest.mark.parametrize(
