@@ -1,6 +1,7 @@
 """Configuration to objects: the one mapping."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from dsts_ray.config.load import config_from_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import Augmentation
+from dsts_ray.data.batch import ClipBatch
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.models.backbones.base import Backbone
@@ -17,9 +19,13 @@ from dsts_ray.models.backbones.tpn import TPNBackbone
 from dsts_ray.models.dsts.module import DSTSModule
 from dsts_ray.models.dsts.variant import Variant
 from dsts_ray.models.recognizer import Classifier, Recognizer
+from dsts_ray.tracking.base import Tracker
 from dsts_ray.train.checkpoint import CONFIG_FILE, load_weights, read_classes
+from dsts_ray.train.context import RunContext
 from dsts_ray.train.engine import ParameterEngine, TorchEngine
 from dsts_ray.train.evaluate import ViewPredictor
+from dsts_ray.train.ledger import Ledger
+from dsts_ray.train.loop import TrainingLoop, WriteCheckpoint
 from dsts_ray.train.optim import build_optimizer, schedule_factor
 from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.plan import Plan
@@ -316,4 +322,33 @@ def build_plan(config: Config, num_clips: int) -> Plan:
         num_epochs=config.train.num_epochs,
         max_steps=config.train.max_steps,
         evaluate_every_epochs=config.train.evaluate_every_epochs,
+    )
+
+
+def build_loop(
+    config: Config,
+    *,
+    num_clips: int,
+    context: RunContext,
+    step: TrainingStep,
+    stream: Iterator[ClipBatch],
+    evaluate: Callable[[], dict[str, float]],
+    write: WriteCheckpoint,
+    tracker: Tracker,
+    ledger: Ledger,
+) -> TrainingLoop:
+    """The training loop of a worker."""
+    return TrainingLoop(
+        context=context,
+        plan=build_plan(config, num_clips),
+        step=step,
+        stream=stream,
+        accumulation_steps=config.accumulation_steps,
+        evaluate=evaluate,
+        write=write,
+        learning_rates=partial(learning_rates, config),
+        tracker=tracker,
+        max_bad_ratio=config.data.max_bad_ratio,
+        held_out_ratio=config.udl.held_out_ratio,
+        ledger=ledger,
     )

@@ -15,13 +15,12 @@ from ray.actor import ActorHandle
 
 from dsts_ray.build import (
     build_augmentation,
+    build_loop,
     build_model,
     build_order,
-    build_plan,
     build_step,
     build_view_predictor,
     build_view_spec,
-    learning_rates,
 )
 from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
@@ -42,7 +41,6 @@ from dsts_ray.train.checkpoint import (
 from dsts_ray.train.collective import average_buffers
 from dsts_ray.train.evaluate import predict_split, score
 from dsts_ray.train.ledger import Ledger
-from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.step import TrainingStep
 
 _SHOW_PERIOD_S = 0.3
@@ -145,18 +143,15 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
 
         return write_files
 
-    loop = TrainingLoop(
+    loop = build_loop(
+        config,
+        num_clips=job["num_clips"],
         context=context,
-        plan=build_plan(config, job["num_clips"]),
         step=step,
         stream=_stream(config, job["num_clips"], state.step, context.device),
-        accumulation_steps=config.accumulation_steps,
         evaluate=evaluate,
         write=write,
-        learning_rates=lambda progress: learning_rates(config, progress),
         tracker=tracker,
-        max_bad_ratio=config.data.max_bad_ratio,
-        held_out_ratio=config.udl.held_out_ratio,
         ledger=state.ledger,
     )
     metrics = loop.run(state.step, state.metrics)

@@ -22,6 +22,9 @@ from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.step import StepResult, TrainingStep
 
+WriteCheckpoint = Callable[[int, dict[str, float]], Callable[[Path], None]]
+"""From next step and metrics to what writes them into a folder."""
+
 
 @dataclass
 class TrainingLoop:
@@ -50,7 +53,7 @@ class TrainingLoop:
     stream: Iterator[ClipBatch]
     accumulation_steps: int
     evaluate: Callable[[], dict[str, float]]
-    write: Callable[[int, dict[str, float]], Callable[[Path], None]]
+    write: WriteCheckpoint
     learning_rates: Callable[[float], tuple[float, float]]
     tracker: Tracker
     max_bad_ratio: float

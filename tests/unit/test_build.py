@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ from dsts_ray.build import (
     build_augmentation,
     build_clip_spec,
     build_downstream_optimizer,
+    build_loop,
     build_model,
     build_order,
     build_plan,
@@ -19,6 +22,7 @@ from dsts_ray.data.augment import Augmentation
 from dsts_ray.models.batch_norm import RunningStandardization
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
 from dsts_ray.train.engine import TorchEngine
+from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.partition import upstream_parameters
 from tests.support.tiny import NUM_CLASSES, clip_batch, tiny_config
 
@@ -158,6 +162,24 @@ def test_settings_reach_the_step() -> None:
     assert (step.downstream.clip_norm, step.upstream.clip_norm) == (0.75, 0.25)
     without = tiny_config("udl.enabled=false")
     assert build_step(without, build_model(without, 4), torch_engine).upstream is None
+
+
+def test_settings_reach_the_loop() -> None:
+    config = tiny_config(
+        "udl.held_out_ratio=0.5",
+        "data.max_bad_ratio=0.25",
+        "train.batch_size=8",
+        "train.micro_batch_size=2",
+        "train.max_steps=5",
+        "optim.lr=0.5",
+        "optim.schedule=constant",
+    )
+    parts = ("context", "step", "stream", "evaluate", "write", "tracker")
+    given: dict[str, Any] = dict.fromkeys(parts)
+    loop = build_loop(config, num_clips=20, ledger=Ledger(num_clips=4), **given)
+    assert (loop.held_out_ratio, loop.max_bad_ratio) == (0.5, 0.25)
+    assert (loop.accumulation_steps, loop.plan.num_steps, loop.ledger.num_clips) == (4, 5, 4)
+    assert loop.learning_rates(0.5)[0] == 0.5
 
 
 @pytest.mark.parametrize(
