@@ -18,6 +18,9 @@ def test_a_cluster_that_runs_on_this_machine_is_left_alone(tmp_path: Path, tempo
     """``ray start --head`` leaves its address there, for whoever connects without one."""
     (temporary / "ray").mkdir()
     (temporary / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
-    told = Home(tmp_path).run(sys.executable, "-c", CONNECT, RAY_TMPDIR=str(temporary))
+    home = Home(tmp_path)
+    home.token.parent.mkdir()
+    home.token.write_text("0" * 64)  # by an earlier ray.init of somebody else's
+    told = home.run(sys.executable, "-c", CONNECT, RAY_TMPDIR=str(temporary))
     assert told.returncode == 0, told.stderr
     assert told.stdout.split() == ["1", "True"]
