@@ -35,10 +35,12 @@ def main() -> int:
         import torch  # seconds of import that --help does not need
         from rich.console import Console
 
+        from dsts_ray.bench.compare import keep_freed_memory
         from dsts_ray.bench.networks import Setting
         from dsts_ray.bench.rows import print_rows, write_json
         from dsts_ray.bench.table import BENCHES
 
+        keep_freed_memory()
         default = {"inference_overhead": 8, "train_overhead": 4}.get(arguments.bench, 2)
         device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
         setting = Setting(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _SELF = Path("/proc/self")
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names in malloc.h
 
 
 class Way(NamedTuple):
@@ -83,6 +84,16 @@ def compare(a: Way, b: Way, *, device: torch.device, repeats: int) -> Comparison
         for way, seconds, peak in zip(ways, times, peaks, strict=True)
     ]
     return Comparison(measured[0], measured[1], error)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks, as a GPU's allocator does, instead of returning them.
+
+    Otherwise either way spends most of its time on page faults, one for each 4 KiB of a new tensor.
+    """
+    library = ctypes.CDLL(None)
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

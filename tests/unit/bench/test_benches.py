@@ -72,4 +72,5 @@ def test_the_job_writes_json_and_fails_when_a_bound_does_not_hold(tmp_path: Path
     done = subprocess.run([*job, *overrides], cwd=REPOSITORY, capture_output=True, check=False)
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert row["holds"] is False
+    assert row["a"]["peak_bytes"] > row["b"]["peak_bytes"] > 0
     assert done.returncode == 1
