@@ -28,6 +28,7 @@ def main() -> int:
         help="clips (default: 2; 4 and 8 for train_ and inference_overhead)",
     )
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each way")
+    parser.add_argument("--only", default="", metavar="TEXT", help="variants with it in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="over the preset")
     arguments = parser.parse_intermixed_args()
@@ -50,6 +51,7 @@ def main() -> int:
             scale=arguments.scale,
             batch_size=arguments.batch_size or default,
             repeats=arguments.repeats,
+            only=arguments.only,
             overrides=tuple(arguments.overrides),
         )
         rows = BENCHES[arguments.bench](setting)

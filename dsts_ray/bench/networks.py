@@ -25,6 +25,7 @@ class Setting:
         scale: Of the frames' side; 1 is that of the preset's evaluation.
         batch_size: Clips in a batch.
         repeats: Timed runs of each way.
+        only: Part of the names of ``train_overhead``'s variants that are run.
         overrides: ``key=value`` over the preset.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     scale: float = 1.0
     batch_size: int = 2
     repeats: int = 5
+    only: str = ""
     overrides: tuple[str, ...] = ()
 
     @property

@@ -44,7 +44,7 @@ def train_overhead(setting: Setting) -> list[Row]:
     plain_step = build_step(plain, setting.model(plain), torch_engine)
     train = setting.batch(plain, 0)
     rows = []
-    for variant in _TRAINING:
+    for variant in (one for one in _TRAINING if setting.only in one.name):
         config = setting.config(*variant.overrides)
         step = build_step(config, setting.model(config), torch_engine)
         num_held_out = math.ceil(setting.batch_size * config.udl.held_out_ratio)

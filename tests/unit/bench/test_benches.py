@@ -56,6 +56,8 @@ def test_overheads_are_rows_with_their_bounds() -> None:
     training = BENCHES["train_overhead"](replace(SETTING, batch_size=4))
     assert [row.asked for row in training] == ["at most 1.45", "at most 1.30", "", ""]
     assert all("simulated update" in row.note for row in training)
+    (quarter,) = BENCHES["train_overhead"](replace(SETTING, batch_size=4, only="quarter"))
+    assert quarter.variant == training[1].variant
     (inference,) = BENCHES["inference_overhead"](SETTING)
     assert inference.asked == "at most 1.10"
 
