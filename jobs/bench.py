@@ -55,6 +55,8 @@ def main() -> int:
             overrides=tuple(arguments.overrides),
         )
         rows = BENCHES[arguments.bench](setting)
+        if not rows:
+            parser.error(f"--only {arguments.only}: no variant of {arguments.bench} has it")
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,12 +40,14 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     table = Table(title=f"run {run.name}", show_header=False)
     for key, label in _ROWS:
         if summary.get(key) is not None:
-            table.add_row(label, _number(summary[key]))
+            value = int(summary[key]) if "num_" in key else summary[key]
+            table.add_row(label, _number(value))
     for layer in range(100):
         key = f"dsts/layer{layer}/utilization"
         if key not in summary:
             break
-        table.add_row(f"utilization of layer {layer}'s neurons", _number(summary[key]))
+        label = f"utilization of layer {layer}'s neurons (1: all alike)"
+        table.add_row(label, _number(summary[key]))
     classes = summary["num_classes"]
     table.add_row(
         "for comparison: chance, ln(classes)", f"{1 / classes:.4f}, {math.log(classes):.4f}"

@@ -71,3 +71,10 @@ def test_commands_name_the_new_version_where_another_stays_champion() -> None:
 def test_a_champion_measured_on_other_videos_is_named_as_such() -> None:
     printed = closing(EMBEDDED, is_champion=False, incomparable="split val, the champion's is test")
     assert "not compared with the champion: split val, the champion's is test\n" in printed
+
+
+def test_counts_are_whole_numbers() -> None:
+    printed = closing(EMBEDDED, **{"val/num_videos": 320.0, "val/num_refused": 0.0})
+    rows = [line.split("│")[1:3] for line in printed.splitlines() if "│" in line]
+    table = {label.strip(): value.strip() for label, value in rows}
+    assert (table["validation videos"], table["of them refused"]) == ("320", "0")
