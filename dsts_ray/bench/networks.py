@@ -1,6 +1,7 @@
 """Recognizers and batches of a preset."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -38,7 +39,7 @@ class Setting:
     only: str = ""
     overrides: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def crop_size(self) -> int:
         """Pixels of a frame's side, a multiple of the network's stride."""
         config = load_config(preset=self.preset, overrides=self.overrides)

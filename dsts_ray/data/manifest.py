@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,7 +68,7 @@ class Manifest:
         """Count the videos."""
         return self.table.num_rows
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Stands for classes and videos, in their order, wherever the files lie."""
         content = json.dumps([self.classes, self.table.select(_IDENTITY).to_pydict()])

@@ -134,16 +134,16 @@ class TestDecoder:
         """Decode the videos of these row numbers; numbers beyond the last give empty rows."""
         samples = []
         for row in rows["id"].tolist():
-            empty = {"clip": np.zeros(self.spec.shape, np.uint8), "position": row}
             if row >= len(self.table):
                 samples.append({**_filler(self.spec.shape, row), "label": -1})
                 continue
             video = _video(self.table, row)
-            sample = {**empty, "sample_id": row, "label": video["label"], "reason": ""}
+            sample = {"position": row, "sample_id": row, "label": video["label"]}
             try:
-                samples.append({**sample, "clip": self.spec.views(video)})
+                samples.append({**sample, "clip": self.spec.views(video), "reason": ""})
             except DataError as error:
-                samples.append({**sample, "reason": str(error)})
+                empty = np.zeros(self.spec.shape, np.uint8)
+                samples.append({**sample, "clip": empty, "reason": str(error)})
         return _stacked(samples)
 
 

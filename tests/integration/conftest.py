@@ -3,12 +3,12 @@
 import importlib.util
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,13 @@ from tests.support.jobs import (
 )
 
 COMMAND = (*DEMO, *TINY, "train.num_epochs=3", "train.evaluate_every_epochs=1")
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a path short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -57,34 +64,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def submitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubmittedRun]:
+def submitted(tmp_path_factory: pytest.TempPathFactory) -> SubmittedRun:
     """The same command, undisturbed, submitted twice to a cluster that asks for a token."""
     home = Home(tmp_path_factory.mktemp("submitted"))
     home.token.parent.mkdir()
     home.token.write_text(secrets.token_hex(32))
     variables = {"RAY_AUTH_MODE": "token", "PYTHONPATH": ""}
-    temporary = Path(tempfile.mkdtemp(prefix="ray"))  # short enough for Ray's sockets
 
     def submit(*arguments: str) -> subprocess.CompletedProcess[str]:
         job = ("python", "jobs/train.py", *COMMAND, *arguments)
         command = ("ray", "job", "submit", "--address", address, "--working-dir", ".", "--", *job)
         return home.run(*command, cwd=REPOSITORY, **variables)
 
-    with head_node(home, temporary=temporary, cwd=home.work, **variables) as address:
+    with (
+        short_folder() as temporary,
+        head_node(home, temporary=temporary, cwd=home.work, **variables) as address,
+    ):
         wrong = submit("dsts.num_neuron=6")
         untouched = not (home.folder / "dsts_ray").exists()
         first = submit()
         second = submit()
-    yield SubmittedRun(home, wrong, untouched, first, second)
-    shutil.rmtree(temporary)
+    return SubmittedRun(home, wrong, untouched, first, second)
 
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A folder with a path short enough for Ray's sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
