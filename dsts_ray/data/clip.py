@@ -1,4 +1,8 @@
-"""One row of a manifest to one uint8 clip, or to the views of a test, of fixed shape."""
+"""One row of a manifest to one uint8 clip, or to the views of a test, of fixed shape.
+
+``geometry``, and torch with it, is imported where a clip is made: all processes of a stream
+unpickle these classes, and most of them decode nothing.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from dsts_ray.data.decode import decode_clip
-from dsts_ray.data.geometry import multi_scale_crop, random_resized_crop, view_crop
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 
 
@@ -51,6 +54,8 @@ class ClipSpec:
         Raises:
             DataError: The video cannot be decoded.
         """
+        from dsts_ray.data.geometry import multi_scale_crop, random_resized_crop
+
         rng = np.random.default_rng([self.seed, epoch, sample_id])
         frames = _decode(
             row,
@@ -100,6 +105,7 @@ class ViewSpec:
         Raises:
             DataError: The video cannot be decoded.
         """
+        from dsts_ray.data.geometry import view_crop
 
         def choose(num_frames: int) -> np.ndarray:
             clips = middle_frames(

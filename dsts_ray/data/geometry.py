@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional
+from torch.nn import functional as F
 
 from dsts_ray.errors import ConfigError
 
@@ -156,5 +156,5 @@ def _enlarge(frames: np.ndarray, size: int) -> np.ndarray:
 def _resize(frames: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Resize bilinearly, with antialiasing where it shrinks."""
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    resized = functional.resize(pictures, [height, width], antialias=True)
+    resized = F.interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dsts_ray.metrics.bootstrap import NUM_RESAMPLES, SEED, Interval, bootstrap_intervals
-from dsts_ray.metrics.recognition import confusion_matrix, predicted_classes
+from dsts_ray.metrics.confusion import confusion_matrix
+from dsts_ray.metrics.recognition import predicted_classes
 from dsts_ray.train.evaluate import score
 from dsts_ray.train.predictions import EvaluationSetup, SavedPredictions
 

@@ -44,12 +44,12 @@ from dsts_ray.launch.dataset import (
     locate_manifest,
     manifest_path,
 )
+from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
-from dsts_ray.launch.worker import WorkerJob, train_worker
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_json, read_state
 
@@ -216,7 +216,7 @@ def _fit(
             wall_s=time.monotonic() - started,
         )
         trainer = TorchTrainer(
-            cast(Callable[[dict[str, Any]], Any], train_worker),
+            cast(Callable[[dict[str, Any]], Any], run_worker),
             train_loop_config=dict(job),
             scaling_config=ScalingConfig(
                 num_workers=config.scaling.num_workers,

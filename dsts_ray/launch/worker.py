@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import ray.train
 import ray.train.torch
@@ -26,6 +26,7 @@ from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
+from dsts_ray.launch.entry import WorkerJob
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
@@ -44,20 +45,6 @@ from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.step import TrainingStep
 
 _SHOW_PERIOD_S = 0.3
-
-
-class WorkerJob(TypedDict):
-    """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start."""
-
-    config: Config
-    classes: tuple[str, ...]
-    num_clips: int
-    num_videos: int
-    tracking_uri: str
-    run_id: str
-    weights: Path | None
-    board: ActorHandle[Any]
-    wall_s: float
 
 
 class RayContext:

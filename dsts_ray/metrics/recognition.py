@@ -5,7 +5,6 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 REFUSED = -1
 """Predicted class of a refused video."""
@@ -60,14 +59,6 @@ def mean_class_accuracy(correct: Int[Tensor, " classes"], counts: Int[Tensor, " 
     """
     present = counts > 0
     return float((correct[present].double() / counts[present]).mean())
-
-
-def confusion_matrix(
-    predicted: Int[Tensor, " videos"], labels: Int[Tensor, " videos"], num_classes: int
-) -> Int[Tensor, "classes classes"]:
-    """Count videos by true class (row) and predicted class (column), refused ones left out."""
-    answered = predicted != REFUSED
-    return multiclass_confusion_matrix(predicted[answered], labels[answered], num_classes)
 
 
 def wilson_low(share: float, count: int, z: float = 1.959964) -> float:

@@ -24,6 +24,14 @@ def test_configuration_loads_without_heavy_libraries() -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("module", ["data.pipeline", "launch.entry"])
+def test_processes_that_only_pass_work_on_are_spared_torch(module: str) -> None:
+    """Ray Data's planners and Ray Train's controller unpickle what these modules define."""
+    loaded = loaded_modules(f"import dsts_ray.{module}")
+    assert "ray" in loaded
+    assert not loaded & {"torch", "torchvision", "mlflow", "deepspeed"}
+
+
 @pytest.mark.parametrize(
     ("option", "text"), [("--help", "dsts.num_neurons"), ("--dry-run", "num_neurons: 6")]
 )

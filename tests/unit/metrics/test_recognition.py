@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from dsts_ray.metrics.confusion import confusion_matrix
 from dsts_ray.metrics.recognition import (
     REFUSED,
-    confusion_matrix,
     predicted_classes,
     recognition_metrics,
     wilson_low,
