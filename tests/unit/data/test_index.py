@@ -191,6 +191,7 @@ def test_the_job_prints_counts_and_refused_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 videos indexed, 1 refused" in done.stdout
     assert f"refused {tmp_path / 'bad.mp4'}: there is no such file" in done.stdout
+    assert f"jobs/train.py --preset PRESET data.manifest={tmp_path / 'm.parquet'}" in done.stdout
 
 
 def test_the_job_ends_in_one_line_on_bad_input(tmp_path: Path) -> None:
