@@ -66,7 +66,8 @@ def print_report(report: "IndexReport", out: Path) -> None:
     console.print(f"{report.num_videos} videos indexed, {report.num_refused} refused")
     for video in report.refused:
         console.print(f"refused {video.path}: {video.reason}", markup=False, soft_wrap=True)
-    print(f"train on them with\n  python jobs/train.py --preset PRESET data.manifest={out}")
+    job = f"python jobs/train.py --preset PRESET data.manifest={out} data.val_split=SPLIT"
+    print(f"train on them with\n  {job}")
 
 
 def main() -> None:
