@@ -30,6 +30,7 @@ from dsts_ray.train.optim import build_optimizer, schedule_factor
 from dsts_ray.train.partition import downstream_parameters, upstream_parameters
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.predictions import EvaluationSetup
+from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import TrainingStep
 
 
@@ -322,6 +323,7 @@ def build_plan(config: Config, num_clips: int) -> Plan:
         num_epochs=config.train.num_epochs,
         max_steps=config.train.max_steps,
         evaluate_every_epochs=config.train.evaluate_every_epochs,
+        checkpoint_every_steps=config.train.checkpoint_every_steps,
     )
 
 
@@ -336,6 +338,7 @@ def build_loop(
     write: WriteCheckpoint,
     tracker: Tracker,
     ledger: Ledger,
+    record: SampleRecord | None,
 ) -> TrainingLoop:
     """The training loop of a worker."""
     return TrainingLoop(
@@ -351,4 +354,5 @@ def build_loop(
         max_bad_ratio=config.data.max_bad_ratio,
         held_out_ratio=config.udl.held_out_ratio,
         ledger=ledger,
+        record=record,
     )

@@ -66,7 +66,12 @@ class DataConfig:
     num_decoders: PositiveInt = 1
     """Decoding actors for the training stream; evaluation has as many of its own."""
     cpus_per_decoder: PositiveFloat = 1.0
-    prefetch_batches: PositiveInt = 2
+    prefetch_blocks: PositiveInt = 2
+    """Decoded blocks, of one to eight of a worker's shares of a batch, fetched ahead."""
+    decode_timeout_s: PositiveFloat = 60.0
+    """Decoding a clip may take; then the clip is refused and its decoder started anew."""
+    record_samples: bool = False
+    """Write ``runs/NAME/samples/``: which clips each step was trained on."""
     demo: DemoConfig = field(default_factory=DemoConfig)
 
 
@@ -288,6 +293,8 @@ class TrainConfig:
     that takes are accumulated to the global batch. 0 means a worker's whole share."""
     evaluate_every_epochs: PositiveInt = 1
     """Evaluation and a checkpoint after every so many epochs, and at the end."""
+    checkpoint_every_steps: Annotated[int, Ge(0)] = 0
+    """A checkpoint without an evaluation after every so many steps; 0 means none."""
     keep_checkpoints: PositiveInt = 2
     """Best checkpoints kept; the latest one is kept besides, where it is none of them."""
     seed: Annotated[int, Ge(0)] = 0
@@ -330,6 +337,8 @@ class ScalingConfig:
     num_workers: PositiveInt = 1
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
+    max_failures: Annotated[int, Ge(0)] = 3
+    """Failures of workers after which they are started again from the latest checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

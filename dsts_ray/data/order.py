@@ -63,20 +63,24 @@ class TrainingOrder:
         """Rows of a joined batch, those without a sample too."""
         return self.micro_batches * self.micro_batch_size
 
-    def blocks(self, num_batches: int, batches_per_block: int) -> list[np.ndarray]:
-        """Row numbers of joined batches in the blocks that leave the decoder.
+    def num_blocks(self, num_batches: int, batches_per_block: int) -> int:
+        """Blocks that ``num_batches`` joined batches leave the decoder in."""
+        return -(-num_batches // batches_per_block) * self.num_workers
+
+    def block(self, number: int, num_batches: int, batches_per_block: int) -> np.ndarray:
+        """Row numbers of a block, int64 [micro-batches, rows of a micro-batch].
 
         Block b goes to worker b modulo workers; it holds that worker's rows of
-        ``batches_per_block`` joined batches (fewer in the last blocks), micro-batch by micro-batch.
+        ``batches_per_block`` joined batches (fewer in the last blocks).
         """
-        rows = np.arange(num_batches * self.rows_per_batch).reshape(
-            num_batches, self.accumulation_steps, self.num_workers, self.micro_batch_size
+        first_batch, worker = divmod(number, self.num_workers)
+        first_batch *= batches_per_block
+        batches = np.arange(first_batch, min(first_batch + batches_per_block, num_batches))
+        first_micro_batch = batches[:, None] * self.micro_batches + worker
+        micro_batches = first_micro_batch + self.num_workers * np.arange(self.accumulation_steps)
+        return micro_batches.reshape(-1, 1) * self.micro_batch_size + np.arange(
+            self.micro_batch_size
         )
-        return [
-            rows[first : first + batches_per_block, :, worker].reshape(-1)
-            for first in range(0, num_batches, batches_per_block)
-            for worker in range(self.num_workers)
-        ]
 
     def place(self, row: int) -> Place:
         """Locate a row, counted from the start of the run.

@@ -13,7 +13,10 @@ from dsts_ray.config.schema import Config
 
 
 class WorkerJob(TypedDict):
-    """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start."""
+    """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start.
+
+    ``samples`` is the folder of the record of which clips each step was trained on, None without.
+    """
 
     config: Config
     classes: tuple[str, ...]
@@ -22,6 +25,7 @@ class WorkerJob(TypedDict):
     tracking_uri: str
     run_id: str
     weights: Path | None
+    samples: Path | None
     board: ActorHandle[Any]
     wall_s: float
 

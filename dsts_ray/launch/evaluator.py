@@ -13,8 +13,16 @@ from ray.exceptions import RayTaskError
 from dsts_ray.build import build_setup, build_view_predictor, build_view_spec, load_model
 from dsts_ray.config.load import changed_config
 from dsts_ray.config.schema import Config
+from dsts_ray.data.decoders import Rows
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.data.pipeline import Rows, batches, execution_options, test_stream, videos_per_block
+from dsts_ray.data.pipeline import (
+    batches,
+    execution_options,
+    packed,
+    test_stream,
+    unpacked,
+    videos_per_block,
+)
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.cluster import check_evaluation_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
@@ -40,9 +48,9 @@ class ForwardPass:
         recognizer: Recognizer = ray.get(model)
         self.predict = build_view_predictor(config, recognizer.to(device), device)
 
-    def __call__(self, rows: Rows) -> Rows:
+    def __call__(self, rows: Rows) -> dict[str, Any]:
         """Predict a block."""
-        return self.predict(rows)
+        return packed(self.predict(unpacked(rows)))
 
 
 def fetch_model(model: str, uri: str | None) -> ResolvedModel:
@@ -147,12 +155,12 @@ def _predicted_blocks(
     decoded = test_stream(
         manifest=manifest,
         split=split,
-        num_videos=num_videos,
         spec=spec,
         block_size=block_size,
         num_workers=1,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
+        timeout_s=config.data.decode_timeout_s,
     )
     predicted = decoded.map_batches(
         ForwardPass,
@@ -160,8 +168,8 @@ def _predicted_blocks(
         compute=ray.data.ActorPoolStrategy(size=num_workers),
         num_cpus=config.scaling.cpus_per_worker,
         num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
-        batch_size=block_size,
+        batch_size=None,
     )
     predicted.context.execution_options = execution_options()
     predicted.context.raise_original_map_exception = True  # so that our own errors arrive as such
-    return list(batches(predicted, batch_size=block_size, prefetch_batches=1))
+    return list(batches(predicted, batch_size=block_size, prefetch_blocks=1))

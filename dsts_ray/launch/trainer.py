@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 from ray.data import Dataset
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -27,7 +28,8 @@ from dsts_ray.build import (
 from dsts_ray.config.load import config_from_yaml, config_to_yaml, flatten, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import check_flip_labels
-from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.index import REFUSED_SCHEMA
+from dsts_ray.data.manifest import Manifest, write_parquet
 from dsts_ray.data.pipeline import (
     execution_options,
     test_stream,
@@ -53,7 +55,8 @@ from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_json, read_state
 
-DATA_FILE, SUMMARY_FILE, CHECKPOINTS = "data.json", "summary.json", "checkpoints"
+DATA_FILE, SUMMARY_FILE, REFUSED_FILE = "data.json", "summary.json", "refused.parquet"
+CHECKPOINTS, SAMPLES = "checkpoints", "samples"
 _FREE_KEYS = ("name", "storage.path", "tracking.uri")
 
 
@@ -162,11 +165,12 @@ def train(config: Config, console: Console) -> Outcome:
 
 
 def _record(run: Run, summary: dict[str, Any], run_id: str) -> None:
-    """Write ``summary.json``, which marks the run as finished, and log both small files."""
+    """Write ``summary.json``, which marks the run as finished, and log the small files."""
     with tempfile.TemporaryDirectory(dir=run.folder) as folder:
         written = Path(folder) / SUMMARY_FILE
         written.write_text(json.dumps(summary, indent=2))
-        shutil.copy(run.folder / CONFIG_FILE, folder)
+        for name in (CONFIG_FILE, REFUSED_FILE):
+            shutil.copy(run.folder / name, folder)
         log_artifacts(
             uri=run.tracking_uri, run_id=run_id, directory=Path(folder), artifact_path="run"
         )
@@ -212,6 +216,7 @@ def _fit(
             tracking_uri=run.tracking_uri,
             run_id=run_id,
             weights=run.weights,
+            samples=run.folder / SAMPLES if config.data.record_samples else None,
             board=board,
             wall_s=time.monotonic() - started,
         )
@@ -227,7 +232,7 @@ def _fit(
             run_config=RunConfig(
                 name=CHECKPOINTS,
                 storage_path=str(run.folder),
-                failure_config=FailureConfig(max_failures=0),
+                failure_config=FailureConfig(max_failures=config.scaling.max_failures),
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=config.train.keep_checkpoints,
                     checkpoint_score_attribute=config.tracking.metric,
@@ -236,14 +241,34 @@ def _fit(
             ),
             datasets={
                 "train": _training_factory(run, num_clips, checkpoints),
-                "val": _test_dataset(run, num_videos),
+                "val": _test_dataset(run),
             },
             dataset_config=DataConfig(execution_options=execution_options()),
         )
         try:
-            return trainer.fit()
+            result = trainer.fit()
         except TrainingFailedError as error:
             raise _first_cause(error) from error
+    returned = result.return_value
+    assert returned is not None
+    _write_refused(run, manifest, returned["refused"])
+    if "error" in returned:
+        raise returned["error"]
+    return result
+
+
+def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]]) -> None:
+    """List the training videos that could not be decoded."""
+    videos = manifest.split(run.config.data.train_split).table
+    rows = [
+        {
+            "video_id": videos["video_id"][sample].as_py(),
+            "path": videos["path"][sample].as_py() or videos["shard"][sample].as_py(),
+            "reason": reason,
+        }
+        for sample, reason in refused
+    ]
+    write_parquet(pa.Table.from_pylist(rows, REFUSED_SCHEMA), run.folder / REFUSED_FILE)
 
 
 def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[], Dataset]:
@@ -264,23 +289,24 @@ def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[
             num_batches=build_plan(config, num_clips).num_steps - first_step + 1,
             num_decoders=config.data.num_decoders,
             cpus_per_decoder=config.data.cpus_per_decoder,
+            timeout_s=config.data.decode_timeout_s,
         )
 
     return make
 
 
-def _test_dataset(run: Run, num_videos: int) -> Dataset:
+def _test_dataset(run: Run) -> Dataset:
     config = run.config
     spec = build_view_spec(config)
     return test_stream(
         manifest=str(run.manifest),
         split=config.data.val_split,
-        num_videos=num_videos,
         spec=spec,
         block_size=videos_per_block(spec, config.evaluation.batch_size),
         num_workers=config.scaling.num_workers,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
+        timeout_s=config.data.decode_timeout_s,
     )
 
 

@@ -26,6 +26,7 @@ from dsts_ray.config.load import config_to_yaml
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
+from dsts_ray.errors import DataError
 from dsts_ray.launch.entry import WorkerJob
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
@@ -42,6 +43,7 @@ from dsts_ray.train.checkpoint import (
 from dsts_ray.train.collective import average_buffers
 from dsts_ray.train.evaluate import predict_split, score
 from dsts_ray.train.ledger import Ledger
+from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import TrainingStep
 
 _SHOW_PERIOD_S = 0.3
@@ -80,7 +82,8 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     """Train from the latest checkpoint; rank 0's return value goes to the driver.
 
     Returns:
-        Metrics of the last step and evaluation, speed, and (sample id, reason) of refused clips.
+        Metrics of the last step and evaluation, speed, and (sample id, reason) of refused clips; or
+        the ``error`` in the data that ended the training, and these.
     """
     started = time.monotonic()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -106,12 +109,14 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             system_metrics=True,
         )
 
+    record = SampleRecord(job["samples"]) if job["samples"] else None
+
     def evaluate() -> dict[str, float]:
         average_buffers(model)
         blocks = batches(
             ray.train.get_dataset_shard("val"),
             batch_size=videos_per_block(build_view_spec(config), config.evaluation.batch_size),
-            prefetch_batches=1,
+            prefetch_blocks=1,
         )
         predict = build_view_predictor(config, model, context.device)
         predictions = predict_split(predict, blocks, job["num_videos"])
@@ -119,10 +124,13 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
         optimizer_state = collect_optimizer_state(_engines(step))
+        samples = record.gathered() if record else None
         wall_s = job["wall_s"] + time.monotonic() - started
         ledger = replace(loop.ledger, wall_s=wall_s, refused=loop.all_refused())
 
         def write_files(folder: Path) -> None:
+            if record and samples:
+                record.write(samples)
             save_weights(folder, model, classes=classes, config=config_to_yaml(config))
             undelivered = tuple(tracker.undelivered())
             state = TrainingState(next_step, metrics, undelivered, ledger)
@@ -140,9 +148,14 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         write=write,
         tracker=tracker,
         ledger=state.ledger,
+        record=record,
     )
-    metrics = loop.run(state.step, state.metrics)
-    tracker.close()
+    try:
+        metrics = loop.run(state.step, state.metrics)
+    except DataError as error:  # all workers meet it alike, as they would after a restart
+        return {"error": error, "refused": loop.all_refused()}
+    finally:
+        tracker.close()
     return {
         "metrics": metrics,
         "clips_per_s": loop.ledger.clips_per_s,
@@ -163,7 +176,7 @@ def _stream(
     augmentation = build_augmentation(config)
     shard = ray.train.get_dataset_shard("train")
     blocks = batches(
-        shard, batch_size=order.micro_batch_size, prefetch_batches=config.data.prefetch_batches
+        shard, batch_size=order.micro_batch_size, prefetch_blocks=config.data.prefetch_blocks
     )
     for index, rows in enumerate(blocks):
         step = first_step + index // order.accumulation_steps

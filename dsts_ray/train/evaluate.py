@@ -156,9 +156,23 @@ def average_views(logits: Tensor, seen: Tensor, average: Average) -> Tensor:
 
 
 def predict_split(predict: ViewPredictor, blocks: Iterable[Rows], num_videos: int) -> Predictions:
-    """Predict a split on all training workers; each gives its own blocks and gets all videos."""
-    own = [predict(rows) for rows in blocks]
-    return collect(itertools.chain.from_iterable(gather_objects(own)), num_videos)
+    """Predict a split on all training workers; each gives its own blocks and gets all videos.
+
+    Raises:
+        DataError: On all workers, where ``predict`` raises it on one.
+    """
+    own: list[dict[str, np.ndarray]] = []
+    failure: DataError | None = None
+    for rows in blocks:  # to the end, or the workers' common stream would stand still
+        try:
+            own += [predict(rows)] if failure is None else []
+        except DataError as error:
+            failure = error
+    shares = gather_objects((own, failure))
+    for _, failed in shares:
+        if failed:
+            raise failed
+    return collect(itertools.chain.from_iterable(blocks for blocks, _ in shares), num_videos)
 
 
 def collect(blocks: Iterable[Rows], num_videos: int) -> Predictions:

@@ -20,6 +20,7 @@ from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_work
 from dsts_ray.train.context import RunContext
 from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.plan import Plan
+from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import StepResult, TrainingStep
 
 WriteCheckpoint = Callable[[int, dict[str, float]], Callable[[Path], None]]
@@ -45,6 +46,7 @@ class TrainingLoop:
         max_bad_ratio: Share of an epoch's clips that may be refused.
         held_out_ratio: Share of the next joined batch that is held out, its first rows.
         ledger: Of the run until ``first_step``.
+        record: Takes down the clips of every step.
     """
 
     context: RunContext
@@ -59,6 +61,7 @@ class TrainingLoop:
     max_bad_ratio: float
     held_out_ratio: float = 1.0
     ledger: Ledger = field(default_factory=Ledger)
+    record: SampleRecord | None = None
     _chosen: Tensor | None = None
 
     def run(self, first_step: int, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -83,7 +86,9 @@ class TrainingLoop:
             result = self.step(
                 step, train, self._held_out(step, train, ahead), lr=lr, upstream_lr=upstream_lr
             )
-            self._account(step, train, result)
+            self._account(train, result)
+            if self.record:
+                self.record.add(step, train)
             elapsed = time.perf_counter() - started
             self.ledger.training_s += elapsed
             self.ledger.waiting_s += waited
@@ -99,6 +104,8 @@ class TrainingLoop:
                 self.tracker.log_metrics(evaluation, step=step)
                 metrics |= evaluation
                 self.context.report({**metrics, "step": step + 1}, self.write(step + 1, metrics))
+            elif self.plan.saves_after(step):  # without an evaluation's metrics, it is not the best
+                self.context.report({"step": step + 1}, self.write(step + 1, metrics))
         return metrics
 
     def all_refused(self) -> list[tuple[int, str]]:
@@ -123,7 +130,7 @@ class TrainingLoop:
         seen = gather_rows(torch.cat([batch.sample_ids for batch in train]))
         return [select(batch, ~torch.isin(batch.sample_ids, seen)) for batch in ahead]
 
-    def _account(self, step: int, train: list[ClipBatch], result: StepResult) -> None:
+    def _account(self, train: list[ClipBatch], result: StepResult) -> None:
         self.ledger.refused += [pair for batch in train for pair in batch.refused]
         self.ledger.num_refused += result.num_refused
         allowed = self.max_bad_ratio * self.plan.num_clips
@@ -132,7 +139,8 @@ class TrainingLoop:
             raise DataError(
                 f"{self.ledger.num_refused} of {self.plan.num_clips} training clips could not be "
                 f"decoded in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows "
-                f"{int(allowed)}; repair the files or raise it ({reasons})"
+                f"{int(allowed)}; repair the files (listed in the run's refused.parquet) or raise "
+                f"it ({reasons})"
             )
         if result.chosen is not None:
             self._chosen = result.chosen if self._chosen is None else self._chosen + result.chosen

@@ -13,6 +13,7 @@ class Plan:
         num_epochs: Epochs.
         max_steps: Optimizer steps at the most; 0 for no such limit.
         evaluate_every_epochs: Epochs between evaluations.
+        checkpoint_every_steps: Steps between checkpoints without an evaluation; 0 for none.
     """
 
     num_clips: int
@@ -20,6 +21,7 @@ class Plan:
     num_epochs: int
     max_steps: int = 0
     evaluate_every_epochs: int = 1
+    checkpoint_every_steps: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -40,3 +42,8 @@ class Plan:
         period = self.evaluate_every_epochs
         crossed = self.epoch_after(step) // period > self.epoch_after(step - 1) // period
         return crossed or step == self.num_steps - 1
+
+    def saves_after(self, step: int) -> bool:
+        """Tell whether a checkpoint is due after this step, besides those of evaluations."""
+        period = self.checkpoint_every_steps
+        return bool(period) and (step + 1) % period == 0

@@ -12,11 +12,10 @@ import ray
 from ray.data import Dataset
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.decoders import Rows
 from dsts_ray.data.index import index_dataset
-from dsts_ray.data.order import TrainingOrder
+from dsts_ray.data.order import NO_SAMPLE, TrainingOrder
 from dsts_ray.data.pipeline import (
-    NO_SAMPLE,
-    Rows,
     batches,
     execution_options,
     test_stream,
@@ -55,6 +54,7 @@ def stream(manifest: Path, order: TrainingOrder = ORDER, first_batch: int = 0) -
         num_batches=NUM_BATCHES - first_batch,
         num_decoders=2,
         cpus_per_decoder=0.5,
+        timeout_s=60.0,
     )
 
 
@@ -64,7 +64,7 @@ def on_workers(dataset: Dataset, num_workers: int, block_size: int) -> list[list
     received: list[list[Rows]] = [[] for _ in range(num_workers)]
 
     def consume(rank: int, shard: Any) -> None:  # noqa: ANN401
-        received[rank] = list(batches(shard, batch_size=block_size, prefetch_batches=1))
+        received[rank] = list(batches(shard, batch_size=block_size, prefetch_blocks=1))
 
     threads = [
         threading.Thread(target=consume, args=(rank, shard))
@@ -147,7 +147,7 @@ def test_a_video_that_broke_after_indexing_is_a_row_with_a_reason(
     order = replace(ORDER, num_workers=1)
     try:
         victim.write_bytes(content[:200])
-        rows = list(batches(stream(manifest, order), batch_size=4, prefetch_batches=1))
+        rows = list(batches(stream(manifest, order), batch_size=4, prefetch_blocks=1))
     finally:
         victim.write_bytes(content)
     reasons = {
@@ -167,12 +167,12 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
     dataset = test_stream(
         manifest=str(manifest),
         split="train",
-        num_videos=NUM_CLIPS,
         spec=VIEWS,
         block_size=2,
         num_workers=num_workers,
         num_decoders=1,
         cpus_per_decoder=0.5,
+        timeout_s=60.0,
     )
     received = on_workers(dataset, num_workers, 2)
     samples = [block["sample_id"].tolist() for blocks in received for block in blocks]
@@ -203,10 +203,11 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
         num_batches=300,  # 0.9 GB in all, more than the object store holds
         num_decoders=1,
         cpus_per_decoder=0.4,
+        timeout_s=60.0,
     )
     training.context.execution_options = execution_options()
     (shard,) = training.streaming_split(1, equal=True)
-    held_back = batches(shard, batch_size=4, prefetch_batches=1)
+    held_back = batches(shard, batch_size=4, prefetch_blocks=1)
     next(held_back)
     time.sleep(10)  # until the object store's share is full
     evaluated: list[Rows] = []
@@ -215,14 +216,14 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
         test = test_stream(
             manifest=str(manifest),
             split="train",
-            num_videos=NUM_CLIPS,
             spec=VIEWS,
             block_size=4,
             num_workers=1,
             num_decoders=1,
             cpus_per_decoder=0.4,
+            timeout_s=60.0,
         )
-        evaluated.extend(batches(test, batch_size=4, prefetch_batches=1))
+        evaluated.extend(batches(test, batch_size=4, prefetch_blocks=1))
 
     thread = threading.Thread(target=evaluate, daemon=True)
     thread.start()

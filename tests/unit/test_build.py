@@ -176,7 +176,7 @@ def test_settings_reach_the_loop() -> None:
     )
     parts = ("context", "step", "stream", "evaluate", "write", "tracker")
     given: dict[str, Any] = dict.fromkeys(parts)
-    loop = build_loop(config, num_clips=20, ledger=Ledger(num_clips=4), **given)
+    loop = build_loop(config, num_clips=20, ledger=Ledger(num_clips=4), record=None, **given)
     assert (loop.held_out_ratio, loop.max_bad_ratio) == (0.5, 0.25)
     assert (loop.accumulation_steps, loop.plan.num_steps, loop.ledger.num_clips) == (4, 5, 4)
     assert loop.learning_rates(0.5)[0] == 0.5

@@ -97,11 +97,13 @@ def test_blocks_deal_every_row_once_and_keep_a_workers_micro_batches_in_order(
     batches_per_block: int, num_blocks: int
 ) -> None:
     order = TrainingOrder(num_clips=50, batch_size=12, num_workers=2, accumulation_steps=3)
-    blocks = order.blocks(5, batches_per_block)
+    blocks = [
+        order.block(number, 5, batches_per_block)
+        for number in range(order.num_blocks(5, batches_per_block))
+    ]
     assert len(blocks) == num_blocks
     for worker in range(2):
-        rows = np.concatenate(blocks[worker::2])
-        micro_batches = rows.reshape(5, 3, order.micro_batch_size)
+        micro_batches = np.concatenate(blocks[worker::2]).reshape(5, 3, order.micro_batch_size)
         for batch, accumulated in enumerate(micro_batches):
             for step, rows_of_micro_batch in enumerate(accumulated):
                 first = batch * 12 + (step * 2 + worker) * 2
