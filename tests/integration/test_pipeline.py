@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dsts_ray.data.pipeline import (
     test_stream,
     training_stream,
 )
+from tests.support.lethal import LethalSpec
 from tests.support.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -158,6 +159,51 @@ def test_a_video_that_broke_after_indexing_is_a_row_with_a_reason(
     assert len(reasons) == NUM_CLIPS
     assert {sample for sample, reason in reasons.items() if reason} == {2}
     assert "clip2.mp4" in reasons[2]
+
+
+def test_decoders_that_are_killed_crash_or_hang_cost_the_clips_at_fault_alone(
+    manifest: Path, full: list[list[Rows]], tmp_path: Path
+) -> None:
+    spec = LethalSpec(
+        **asdict(SPEC), killed_at=0, crashes_at=2, hangs_at=4, flag=tmp_path / "killed"
+    )
+    dataset = training_stream(
+        manifest=str(manifest),
+        split="train",
+        spec=spec,
+        order=replace(ORDER, num_workers=1),
+        first_batch=0,
+        num_batches=NUM_BATCHES,
+        num_decoders=1,
+        cpus_per_decoder=0.5,
+        timeout_s=5.0,
+    )
+    rows = list(batches(dataset, batch_size=ORDER.batch_size, prefetch_blocks=1))
+    assert spec.flag.exists()
+    reasons = {
+        int(sample): reason
+        for block in rows
+        for sample, reason in zip(block["sample_id"], block["reason"], strict=True)
+    }
+    assert {sample for sample, reason in reasons.items() if reason} == {2, 4}
+    assert len(reasons) == NUM_CLIPS
+    assert "2 decoding processes died" in reasons[2]
+    assert "within 5 s" in reasons[4]
+    for number, block in enumerate(rows):
+        undisturbed = {
+            int(position): (sample, clip)
+            for blocks in full
+            for position, sample, clip in zip(
+                *(blocks[number][name] for name in ("position", "sample_id", "clip")), strict=True
+            )
+        }
+        for position, sample, clip in zip(
+            block["position"], block["sample_id"], block["clip"], strict=True
+        ):
+            expected_sample, expected_clip = undisturbed[int(position)]
+            assert sample == expected_sample
+            if not reasons[int(sample)]:
+                np.testing.assert_array_equal(clip, expected_clip)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

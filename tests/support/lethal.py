@@ -1,0 +1,33 @@
+"""Clips that end or hang the process that decodes them, for real."""
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsts_ray.data.clip import ClipSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LethalSpec(ClipSpec):
+    """Attributes say at which sample a process is killed once, crashes, or hangs."""
+
+    killed_at: int
+    crashes_at: int
+    hangs_at: int
+    flag: Path  # exists once the killing is done
+
+    def training_clip(self, row: dict[str, Any], *, epoch: int, sample_id: int) -> np.ndarray:
+        """Decode, or not."""
+        if sample_id == self.killed_at and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sample_id == self.crashes_at:
+            ctypes.string_at(0)
+        if sample_id == self.hangs_at:
+            ctypes.PyDLL(None).sleep(300)  # holds the interpreter's lock, as a decoder may
+        return super().training_clip(row, epoch=epoch, sample_id=sample_id)
