@@ -1,15 +1,25 @@
 """Compare two ways of doing the same work.
 
-python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead
+python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead|data
 """
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dsts_ray.errors import DSTSRayError
 
-NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead")
+NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead", "data")
+
+
+def cluster(bench: str) -> AbstractContextManager[None]:
+    """Ray, for the one bench that streams."""
+    if bench != "data":
+        return nullcontext()
+    from dsts_ray.launch.cluster import connected
+
+    return connected()
 
 
 def main() -> int:
@@ -54,7 +64,8 @@ def main() -> int:
             only=arguments.only,
             overrides=tuple(arguments.overrides),
         )
-        rows = BENCHES[arguments.bench](setting)
+        with cluster(arguments.bench):
+            rows = BENCHES[arguments.bench](setting)
         if not rows:
             parser.error(f"--only {arguments.only}: no variant of {arguments.bench} has it")
     except DSTSRayError as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -26,8 +27,10 @@ class Setting:
         scale: Of the frames' side; 1 is that of the preset's evaluation.
         batch_size: Clips in a batch.
         repeats: Timed runs of each way.
-        only: Part of the names of ``train_overhead``'s variants that are run.
+        only: Part of the names of ``train_overhead``'s variants, or ``data``'s kinds of files, that
+            are run.
         overrides: ``key=value`` over the preset.
+        folder: Of the videos that ``data`` renders.
     """
 
     device: torch.device
@@ -38,6 +41,7 @@ class Setting:
     repeats: int = 5
     only: str = ""
     overrides: tuple[str, ...] = ()
+    folder: Path = Path("runs/data")
 
     @cached_property
     def crop_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from dsts_ray.bench.data import data
 from dsts_ray.bench.dsts import dispatch, scoring
 from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.overhead import inference_overhead, train_overhead
@@ -9,6 +10,7 @@ from dsts_ray.bench.rows import Row
 from dsts_ray.bench.udl import udl
 
 BENCHES: Mapping[str, Callable[[Setting], list[Row]]] = {
+    "data": data,
     "scoring": scoring,
     "dispatch": dispatch,
     "udl": udl,

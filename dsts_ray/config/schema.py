@@ -28,7 +28,7 @@ class DemoConfig:
     num_classes: Annotated[int, Interval(ge=2, le=48)] = 16
     num_train_clips: PositiveInt = 640
     num_test_clips: PositiveInt = 320
-    size: Annotated[int, Interval(ge=64, le=512)] = 112
+    size: Annotated[int, Interval(ge=64, le=720)] = 112
     """Frame height in pixels, even."""
     min_frames: Annotated[int, Ge(8)] = 32
     max_frames: Annotated[int, Ge(8)] = 64

@@ -21,19 +21,24 @@ _POLL_S = 0.5
 
 
 class ProgressBoard:
-    """Holds the latest progress."""
+    """Holds the latest progress, and where workers have started."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._progress: dict[str, float] = {}
+        self._starts: list[int] = []
+
+    def start(self, step: int) -> None:
+        """Take down that workers start at this step."""
+        self._starts.append(step)
 
     def post(self, progress: Mapping[str, float]) -> None:
         """Replace the progress."""
         self._progress = dict(progress)
 
-    def read(self) -> dict[str, float]:
-        """Return the latest progress."""
-        return self._progress
+    def read(self) -> tuple[dict[str, float], list[int]]:
+        """Return the latest progress, and the steps where workers have started."""
+        return self._progress, self._starts
 
 
 @contextmanager
@@ -65,15 +70,21 @@ def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        task = None
-        while not done.wait(_POLL_S):
-            task = _update(bars, task, _read(board))
-        _update(bars, task, _read(board))
+        task, told = None, 1
+        while True:
+            ended = done.wait(_POLL_S)
+            progress, told = _read(board, console, told)
+            task = _update(bars, task, progress)
+            if ended:
+                return
 
 
-def _read(board: ActorHandle[Any]) -> dict[str, float]:
-    progress: Any = ray.get(board.read.remote())
-    return progress
+def _read(board: ActorHandle[Any], console: Console, told: int) -> tuple[dict[str, float], int]:
+    """Return the progress, and say where workers have started again; ``told`` starts are known."""
+    progress, starts = ray.get(board.read.remote())
+    for step in starts[told:]:
+        console.print(f"a worker failed; all start again from step {step}")
+    return progress, max(told, len(starts))
 
 
 def _update(bars: Progress, task: TaskID | None, progress: dict[str, float]) -> TaskID | None:
@@ -89,10 +100,10 @@ def _update(bars: Progress, task: TaskID | None, progress: dict[str, float]) -> 
 
 
 def _print_lines(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:
-    last = -1.0
+    last, told = -1.0, 1
     while True:
         ended = done.wait(_POLL_S)
-        progress = _read(board)
+        progress, told = _read(board, console, told)
         if progress and progress["epoch"] > last:
             last = progress["epoch"]
             console.print(

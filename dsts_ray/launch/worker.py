@@ -102,6 +102,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             load_optimizer_state(Path(folder), _engines(step))
     tracker: Tracker = NullTracker()
     if context.rank == 0:
+        job["board"].start.remote(state.step)
         tracker = MLflowTracker(
             uri=job["tracking_uri"],
             run_id=job["run_id"],

@@ -42,14 +42,13 @@ class SampleRecord:
             self._rows += [(step, sample_id, True) for sample_id, _ in batch.refused]
 
     def gathered(self) -> pa.Table:
-        """Hand over the clips of all workers; called on all."""
-        rows = [
-            dict(zip(SCHEMA.names, (step, worker, sample_id, refused), strict=True))
-            for worker, own in enumerate(gather_objects(self._rows))
-            for step, sample_id, refused in own
-        ]
+        """Hand over the clips of all workers, by step and worker; called on all."""
+        shares = enumerate(gather_objects(self._rows))
+        rows = [(step, worker, *rest) for worker, own in shares for step, *rest in own]
+        rows.sort(key=lambda row: row[:2])
+        records = [dict(zip(SCHEMA.names, row, strict=True)) for row in rows]
         self._rows = []
-        return pa.Table.from_pylist(rows, SCHEMA)
+        return pa.Table.from_pylist(records, SCHEMA)
 
     def write(self, table: pa.Table) -> None:
         """Write what was gathered; one worker does."""

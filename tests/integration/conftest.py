@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,17 @@ from tests.support.jobs import (
     TrainedRun,
     head_node,
     kill_tree,
+    session,
 )
 
-COMMAND = (*DEMO, *TINY, "train.num_epochs=3", "train.evaluate_every_epochs=1")
+COMMAND = (
+    *DEMO,
+    *TINY,
+    "train.num_epochs=3",
+    "train.evaluate_every_epochs=1",
+    "train.checkpoint_every_steps=3",
+    "data.record_samples=true",
+)
 
 
 @contextmanager
@@ -36,9 +44,44 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened in a job that must not end before."""
+    deadline = time.monotonic() + 180
+    while not happened():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def continued(home: Home, reached: int) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, and kill a worker after its next record of samples."""
+    with (home.work / "out").open("w+") as out, (home.work / "err").open("w+") as err:
+        process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *COMMAND],
+            cwd=home.work,
+            env=home.environment(),
+            stdout=out,
+            stderr=err,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            wait_for(process, lambda: any(home.work.glob(f"runs/*/samples/{reached:09d}-*")))
+            next(one for one in session(process) if "RayTrainWorker" in one.cmdline()[0]).kill()
+            process.wait(240)
+        finally:
+            kill_tree(process)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(COMMAND, process.returncode, out.read(), err.read())
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
-    """Command 1 on tiny demo data, killed after the first of three checkpoints and continued."""
+    """Command 1 on tiny demo data, killed after its first checkpoint and continued.
+
+    Then one of its training workers is killed, too.
+    """
     home = Home(tmp_path_factory.mktemp("home"))
     first = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *COMMAND],
@@ -49,16 +92,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 180
-    while not list(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")):
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(first, lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_*.json")))
     kill_tree(first)
     states = home.work.glob("runs/*/checkpoints/*/state.json")
     reached = max(json.loads(path.read_text())["step"] for path in states)
     assert not list(home.work.glob("runs/*/summary.json"))
-    process = home.job("train.py", *COMMAND)
+    process = continued(home, reached)
     assert process.returncode == 0, process.stdout + process.stderr
     return TrainedRun(home, COMMAND, process, reached)
 

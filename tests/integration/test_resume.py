@@ -1,8 +1,12 @@
 """A run killed without warning continues to the very same weights."""
 
 import json
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
@@ -10,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dsts_ray.config.load import load_config
+from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.trainer import train
 from dsts_ray.tracking.mlflow import connect
@@ -30,6 +35,29 @@ def final_weights(folder: Path) -> dict[str, Tensor]:
 def test_the_same_command_continues(trained: TrainedRun) -> None:
     assert f"continuing from step {trained.killed_at}" in trained.process.stdout
     assert 0 < trained.killed_at < NUM_STEPS
+
+
+def test_after_a_killed_worker_all_start_again_from_the_last_checkpoint(
+    trained: TrainedRun,
+) -> None:
+    (step,) = re.findall(
+        r"a worker failed; all start again from step (\d+)", trained.process.stdout
+    )
+    assert int(step) >= trained.killed_at
+
+
+def test_every_clip_is_trained_on_exactly_once_an_epoch(trained: TrainedRun) -> None:
+    """By the ids that the steps took down, through two failures in the middle of epochs."""
+    files = sorted((trained.folder / "samples").iterdir())
+    record = pa.concat_tables([pq.read_table(path) for path in files])
+    steps = record["step"].to_pylist()
+    assert steps == sorted(steps)
+    order = TrainingOrder(num_clips=16, batch_size=4, num_workers=2)
+    for step in range(NUM_STEPS):
+        expected = [order.place(row).sample_id for row in range(4 * step, 4 * step + 4)]
+        found = record.filter(pc.field("step") == step)
+        assert found["sample_id"].to_pylist() == expected
+    assert not any(record["refused"].to_pylist())
 
 
 def test_final_weights_are_those_of_the_undisturbed_run(

@@ -162,14 +162,21 @@ class JobResult(NamedTuple):
 RunJob = Callable[..., JobResult]
 
 
-def kill_tree(process: subprocess.Popen[str]) -> None:
-    """Kill a process started in a session of its own, with all it has started."""
-    victims = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All processes of the session that a process was started in as its own."""
+    members: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        members = psutil.Process(process.pid).children(recursive=True)
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getsid(pid) == process.pid:
-                victims.append(psutil.Process(pid))
-    for victim in victims:
+                members.append(psutil.Process(pid))
+    return members
+
+
+def kill_tree(process: subprocess.Popen[str]) -> None:
+    """Kill a process started in a session of its own, with all it has started."""
+    for victim in session(process):
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(signal.SIGKILL)
     process.wait()

@@ -90,7 +90,7 @@ def write_diving48(
         num_classes: Length of the vocabulary, 2 to 48.
         num_train_clips: At least ``num_classes``; classes are balanced.
         num_test_clips: At least ``num_classes``; classes are balanced, sources are unseen.
-        size: Height and width, even, 64 to 512 pixels.
+        size: Height and width, even, 64 to 720 pixels.
         min_frames: Shortest clip, at least 8 frames.
         max_frames: Longest clip, at least ``min_frames`` and at most 1000 frames.
         seed: Not negative.

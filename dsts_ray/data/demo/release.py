@@ -14,7 +14,7 @@ from dsts_ray.errors import DataError
 
 Task = TypeVar("Task")
 
-MIN_SIZE, MAX_SIZE = 64, 512  # pixels; decord misreads RGB frames narrower than 64
+MIN_SIZE, MAX_SIZE = 64, 720  # pixels; decord misreads RGB frames narrower than 64
 MIN_FRAMES, MAX_FRAMES = 8, 1000
 
 

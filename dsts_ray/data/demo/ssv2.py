@@ -100,7 +100,7 @@ def write_ssv2(
         num_train_clips: At least ``num_classes``; classes are balanced.
         num_validation_clips: At least ``num_classes``; classes are balanced.
         num_test_clips: At least ``num_classes``; classes are balanced.
-        size: Height, even, 64 to 512 pixels.
+        size: Height, even, 64 to 720 pixels.
         min_frames: Shortest clip, at least 8 frames.
         max_frames: Longest clip, at least ``min_frames`` and at most 1000 frames.
         seed: Not negative.

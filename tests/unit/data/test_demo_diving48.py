@@ -137,7 +137,7 @@ def test_vocabulary_has_48_different_classes_and_pairs_of_every_kind_among_the_f
         ("num_train_clips", 7, "num_train_clips is 7; allowed is 8 to"),
         ("num_test_clips", 0, "num_test_clips is 0; allowed is 8 to"),
         ("size", 65, "size is 65; .* even"),
-        ("size", 16, "size is 16; allowed is 64 to 512"),
+        ("size", 16, "size is 16; allowed is 64 to 720"),
         ("min_frames", 15, "min_frames is 15; allowed is 8 to 14"),
         ("seed", -1, "seed is -1; allowed is 0 to"),
         ("num_processes", 0, "num_processes is 0; allowed is 1 to"),

@@ -1,0 +1,337 @@
+"""How fast clips come: the stream against the bare decoder and against a torch DataLoader.
+
+All ways deal with the same files of the demo's writers and make the same clips, uint8 of
+8 x 224 x 224 x 3, out of frames of 256 pixels. A rate is taken between two moments in mid-stream,
+when all processes are busy, so neither their start nor what they hold ready counts.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import decord
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from dsts_ray.bench.compare import Comparison, Measured
+from dsts_ray.bench.networks import Setting
+from dsts_ray.bench.rows import Row
+from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.demo.diving48 import write_diving48
+from dsts_ray.data.demo.ssv2 import write_ssv2
+from dsts_ray.data.geometry import multi_scale_crop
+from dsts_ray.data.index import Format, index_dataset
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.order import TrainingOrder
+from dsts_ray.data.pipeline import batches, execution_options, training_stream
+from dsts_ray.data.sampling import random_frames
+
+NUM_PROCESSES = 2
+"""Decoders, DataLoader workers, bare loops: one a core."""
+
+_BATCH_SIZE = 8
+_MARGIN = 4
+"""Batches at either end of a stream that no rate is taken from."""
+
+SPEC = ClipSpec(
+    num_frames=8, short_side=256, crop_size=224, crop="multi_scale", crop_sides=(0.875,)
+)
+
+
+class Kind(NamedTuple):
+    """A sort of video file.
+
+    Attributes:
+        name: In words.
+        write: Renders ``num_clips`` of them, their frames' height scaled, into a folder.
+        format: Of the folder.
+        num_clips: Files.
+        num_batches: Batches of a stream, at scale 1.
+        bound: What the stream's rate over the DataLoader's must reach.
+    """
+
+    name: str
+    write: Callable[[Path, int, float], None]
+    format: Format
+    num_clips: int
+    num_batches: int
+    bound: float
+
+
+def _write_webm(root: Path, num_clips: int, scale: float) -> None:
+    few = {"num_classes": 2, "num_validation_clips": 2, "num_test_clips": 2}
+    size = _even(240 * scale)
+    write_ssv2(root, num_train_clips=num_clips, size=size, min_frames=30, max_frames=60, **few)
+
+
+def _write_mp4(root: Path, num_clips: int, scale: float) -> None:
+    write_diving48(
+        root,
+        num_classes=2,
+        num_train_clips=num_clips,
+        num_test_clips=2,
+        size=_even(720 * scale),
+        min_frames=120,
+        max_frames=200,
+    )
+
+
+class Video(NamedTuple):
+    """A file, and the size of its frames as displayed."""
+
+    path: str
+    width: int
+    height: int
+
+
+class Files(NamedTuple):
+    """Files of a kind, their manifest, and what they are in words."""
+
+    manifest: Path
+    videos: tuple[Video, ...]
+    description: str
+
+
+class Way(NamedTuple):
+    """Another way to the same clips, and its rate in clips per second."""
+
+    what: str
+    rate: Callable[[], float]
+
+
+KINDS = (
+    Kind("webm", _write_webm, "ssv2", 64, 64, 0.9),
+    Kind("H.264", _write_mp4, "diving48", 16, 32, 1.0),
+)
+
+
+def data(setting: Setting) -> list[Row]:
+    """The stream over the bare decoder, over a DataLoader, and the share of time a step waits."""
+    return [
+        row
+        for kind in KINDS
+        if setting.only in kind.name
+        for row in _rows(kind, _files(kind, setting), setting)
+    ]
+
+
+def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
+    num_batches = max(4 * _MARGIN, round(kind.num_batches * setting.scale))
+
+    def ours() -> float:
+        return _rate(_stream(files, num_batches))
+
+    return [
+        _compared(
+            f"{kind.name}, stream / bare decoder",
+            files,
+            ours,
+            Way("a bare loop of decord", lambda: _bare_rate(files)),
+            repeats=setting.repeats,
+            bound=0.85,
+            note=_stages(files),
+        ),
+        _compared(
+            f"{kind.name}, stream / DataLoader",
+            files,
+            ours,
+            Way("a torch DataLoader", lambda: _rate(_loader(files, num_batches))),
+            repeats=setting.repeats,
+            bound=kind.bound,
+        ),
+        _waiting(kind, files, num_batches),
+    ]
+
+
+def _files(kind: Kind, setting: Setting) -> Files:
+    root = setting.folder / f"bench-{kind.format}-{setting.scale:g}"
+    manifest = root / "manifest.parquet"
+    if not manifest.exists():
+        kind.write(root, kind.num_clips, setting.scale)
+        index_dataset(format=kind.format, root=root, out=manifest, num_processes=NUM_PROCESSES)
+    rows = Manifest.read(manifest).split("train").table.to_pylist()
+    videos = tuple(Video(row["path"], row["width"], row["height"]) for row in rows)
+    num_frames = statistics.mean(row["num_frames"] for row in rows)
+    return Files(
+        manifest,
+        videos,
+        f"{len(rows)} {kind.name} files of {videos[0].height} pixels and {num_frames:.0f} frames",
+    )
+
+
+def _stream(files: Files, num_batches: int) -> Iterator[Tensor]:
+    dataset = training_stream(
+        manifest=str(files.manifest),
+        split="train",
+        spec=SPEC,
+        order=TrainingOrder(num_clips=len(files.videos), batch_size=_BATCH_SIZE),
+        first_batch=0,
+        num_batches=num_batches,
+        num_decoders=NUM_PROCESSES,
+        cpus_per_decoder=0.75,
+        timeout_s=60.0,
+    )
+    dataset.context.execution_options = execution_options()
+    (shard,) = dataset.streaming_split(1, equal=True)
+    for rows in batches(shard, batch_size=_BATCH_SIZE, prefetch_blocks=2):
+        yield torch.from_numpy(rows["clip"].copy())
+
+
+class _Clips(Dataset[Tensor]):
+    """The usual pipeline: decode, resize the short side, crop, to a tensor."""
+
+    def __init__(self, videos: Sequence[Video], num_clips: int) -> None:
+        self.videos, self.num_clips = videos, num_clips
+        self.transform = v2.Compose(
+            [v2.Resize(SPEC.short_side, antialias=True), v2.RandomCrop(SPEC.crop_size)]
+        )
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, index: int) -> Tensor:
+        index %= len(self.videos)
+        frames = _get_frames(decord.VideoReader(self.videos[index].path, num_threads=1), index)
+        return self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
+
+
+def _loader(files: Files, num_batches: int) -> Iterable[Tensor]:
+    return DataLoader(
+        _Clips(files.videos, num_batches * _BATCH_SIZE),
+        batch_size=_BATCH_SIZE,
+        num_workers=NUM_PROCESSES,
+        multiprocessing_context="spawn",
+    )
+
+
+def _bare_rate(files: Files) -> float:
+    """Clips per second of as many processes that decode and do nothing else."""
+    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=get_context("spawn")) as pool:
+        spent = list(pool.map(_decode_all, [files.videos] * NUM_PROCESSES))
+    return sum(len(files.videos) / seconds for seconds in spent)
+
+
+def _decode_all(videos: Sequence[Video]) -> float:
+    started = time.perf_counter()
+    for index in range(len(videos)):
+        _get_frames(_open(videos[index]), index)
+    return time.perf_counter() - started
+
+
+def _open(video: Video) -> decord.VideoReader:
+    """Open a video for frames of the stream's size."""
+    scale = SPEC.short_side / min(video.width, video.height)
+    width, height = (2 * round(side * scale / 2) for side in (video.width, video.height))
+    return decord.VideoReader(video.path, width=width, height=height, num_threads=1)
+
+
+def _get_frames(reader: decord.VideoReader, index: int) -> np.ndarray:
+    """Decode the frames that the stream takes of this clip in its first epoch."""
+    rng = np.random.default_rng([SPEC.seed, 0, index])
+    indices = random_frames(
+        len(reader), clip_length=SPEC.num_frames, sampling=SPEC.sampling, rng=rng
+    )
+    return reader.get_batch(indices).asnumpy()
+
+
+def _rate(clips: Iterable[Tensor]) -> float:
+    """Clips per second in mid-stream."""
+    arrivals = [time.perf_counter() for _ in clips]
+    inner = arrivals[_MARGIN:-_MARGIN]
+    return (len(inner) - 1) * _BATCH_SIZE / (inner[-1] - inner[0])
+
+
+def _waiting(kind: Kind, files: Files, num_batches: int) -> Row:
+    """Share of a step's time spent waiting, where a step takes 1.5 times as long as decoding."""
+    rate = _rate(_stream(files, num_batches))
+    step_s = 1.5 * _BATCH_SIZE / rate
+    waits: list[float] = []
+    stream = iter(_stream(files, num_batches))
+    while True:
+        started = time.perf_counter()
+        if next(stream, None) is None:
+            break
+        waits.append(time.perf_counter() - started)
+        time.sleep(step_s)
+    waits = waits[_MARGIN:]
+    share = statistics.mean(waits) / (statistics.mean(waits) + step_s)
+    comparison = Comparison(
+        _measured("waiting for a batch", waits), _measured("a step", [step_s]), None
+    )
+    return Row(
+        "data",
+        f"{kind.name}, waiting / step and waiting",
+        "cpu",
+        files.description,
+        comparison,
+        share,
+        "under 0.05",
+        share < 0.05,
+    )
+
+
+def _compared(
+    variant: str,
+    files: Files,
+    ours: Callable[[], float],
+    other: Way,
+    *,
+    repeats: int,
+    bound: float,
+    note: str = "",
+) -> Row:
+    """Clips per second of the stream over those of another way, measured in turn."""
+    rates = [(ours(), other.rate()) for _ in range(repeats)]
+    times = [[1 / rate for rate in one] for one in zip(*rates, strict=True)]
+    comparison = Comparison(
+        _measured("a clip of the stream", times[0]),
+        _measured(f"a clip of {other.what}", times[1]),
+        None,
+    )
+    ratio = 1 / comparison.time_ratio
+    return Row(
+        "data",
+        variant,
+        "cpu",
+        files.description,
+        comparison,
+        ratio,
+        f"at least {bound:.2f}",
+        ratio >= bound,
+        note,
+    )
+
+
+def _measured(what: str, seconds: Sequence[float]) -> Measured:
+    return Measured(what, statistics.median(seconds), min(seconds), max(seconds), 0)
+
+
+def _stages(files: Files) -> str:
+    """CPU time of a clip by stage, in this process."""
+    spent = dict.fromkeys(("open", "decode and resize", "crop"), 0.0)
+    for index, video in enumerate(files.videos):
+        rng = np.random.default_rng([SPEC.seed, 1, index])
+        started = time.process_time()
+        reader = _open(video)
+        opened = time.process_time()
+        frames = _get_frames(reader, index)
+        decoded = time.process_time()
+        multi_scale_crop(frames, size=SPEC.crop_size, sides=SPEC.crop_sides, rng=rng)
+        cropped = time.process_time()
+        spent["open"] += opened - started
+        spent["decode and resize"] += decoded - opened
+        spent["crop"] += cropped - decoded
+    total = sum(spent.values())
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in spent.items())
+    return f"{shares} of {1000 * total / len(files.videos):.1f} ms of CPU a clip"
+
+
+def _even(pixels: float) -> int:
+    return 2 * round(pixels / 2)
