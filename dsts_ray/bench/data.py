@@ -66,9 +66,16 @@ class Kind(NamedTuple):
 
 
 def _write_webm(root: Path, num_clips: int, scale: float) -> None:
-    few = {"num_classes": 2, "num_validation_clips": 2, "num_test_clips": 2}
-    size = _even(240 * scale)
-    write_ssv2(root, num_train_clips=num_clips, size=size, min_frames=30, max_frames=60, **few)
+    write_ssv2(
+        root,
+        num_classes=2,
+        num_train_clips=num_clips,
+        num_validation_clips=2,
+        num_test_clips=2,
+        size=_even(240 * scale),
+        min_frames=30,
+        max_frames=60,
+    )
 
 
 def _write_mp4(root: Path, num_clips: int, scale: float) -> None:
