@@ -1,6 +1,6 @@
 """Compare two ways of doing the same work.
 
-python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead|data
+python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead|data|growth
 """
 
 import argparse
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from dsts_ray.errors import DSTSRayError
 
-NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead", "data")
+NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead", "data", "growth")
 
 
 def cluster(bench: str) -> AbstractContextManager[None]:
-    """Ray, for the one bench that streams."""
+    """Ray, for the one bench that streams in this process."""
     if bench != "data":
         return nullcontext()
     from dsts_ray.launch.cluster import connected

@@ -1,5 +1,6 @@
 """The streams on real Ray Data: what arrives, where, and in which order."""
 
+import re
 import threading
 import time
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray._private.internal_api import memory_summary
 from ray.data import Dataset
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
@@ -228,6 +230,14 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
     assert {block["clip"].shape for blocks in received for block in blocks} == {(2, *VIEWS.shape)}
 
 
+def spilled_bytes() -> int:
+    """Bytes that the object store of this machine has ever written to disk."""
+    summary = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    assert "Plasma memory usage" in summary
+    found = re.search(r"Spilled (\d+) MiB", summary)
+    return int(found[1]) * 2**20 if found else 0
+
+
 class Occupant:
     """Holds the CPUs that the workers of a small machine would."""
 
@@ -276,3 +286,4 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
     thread.join(timeout=60)
     ray.kill(occupant)
     assert len(evaluated) == 2
+    assert spilled_bytes() == 0
