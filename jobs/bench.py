@@ -11,6 +11,7 @@ from pathlib import Path
 from dsts_ray.errors import DSTSRayError
 
 NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead", "data", "growth")
+WITH_VARIANTS = ("train_overhead", "data")
 
 
 def cluster(bench: str) -> AbstractContextManager[None]:
@@ -42,6 +43,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="over the preset")
     arguments = parser.parse_intermixed_args()
+    for name, least in (("scale", 1e-3), ("repeats", 1), ("batch_size", 1)):
+        given = getattr(arguments, name)
+        if given is not None and given < least:
+            parser.error(f"--{name.replace('_', '-')} is {given:g}: must be {least:g} or more")
+    if arguments.only and arguments.bench not in WITH_VARIANTS:
+        parser.error(f"--only is for {' and '.join(WITH_VARIANTS)}, {arguments.bench} runs whole")
     try:
         import torch  # seconds of import that --help does not need
         from rich.console import Console

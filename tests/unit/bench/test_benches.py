@@ -1,6 +1,7 @@
 """Every bench at the smallest size: both ways do the same work; figures are for real sizes."""
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -76,3 +77,26 @@ def test_the_job_writes_json_and_fails_when_a_bound_does_not_hold(tmp_path: Path
     assert row["holds"] is False
     assert row["a"]["peak_bytes"] > row["b"]["peak_bytes"] > 0
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scoring", "--scale", "0"], "--scale is 0: must be 0.001 or more"),
+        (["scoring", "--repeats", "0"], "--repeats is 0: must be 1 or more"),
+        (["udl", "--batch-size", "0"], "--batch-size is 0: must be 1 or more"),
+        (["udl", "--only", "dense"], "--only is for train_overhead and data, udl runs whole"),
+    ],
+    ids=lambda value: value[1] if isinstance(value, list) else "",
+)
+def test_arguments_that_mean_nothing_are_refused(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(REPOSITORY / "jobs" / "bench.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
