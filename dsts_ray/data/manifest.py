@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dsts_ray.data.storage import replacing
 from dsts_ray.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -71,8 +72,10 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """Stands for classes and videos, in their order, wherever the files lie."""
-        content = json.dumps([self.classes, self.table.select(_IDENTITY).to_pydict()])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for name in _IDENTITY:
+            digest.update(_hash_column(self.table[name]))
+        return digest.hexdigest()[:16]
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
@@ -126,15 +129,23 @@ class Manifest:
 
 
 def write_parquet(table: pa.Table, path: str | Path) -> None:
-    """Write a table under a temporary name in the same folder, then move it into place."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a table; a reader sees either the old file or the whole new one."""
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
+
+
+def _hash_column(column: pa.ChunkedArray) -> bytes:
+    """Hash the values of a column without nulls; how it is cut into chunks does not matter."""
+    values, lengths = hashlib.sha256(), hashlib.sha256()
+    for chunk in column.chunks:
+        if not pa.types.is_string(chunk.type):
+            values.update(chunk.to_numpy())
+        elif len(chunk):
+            _, offsets, letters = chunk.buffers()
+            ends = np.frombuffer(offsets, np.int32)[chunk.offset :][: len(chunk) + 1]
+            lengths.update(np.diff(ends).tobytes())
+            values.update(memoryview(letters or b"")[ends[0] : ends[-1]])
+    return values.digest() + lengths.digest()
 
 
 def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _SERVING_REQUIREMENTS = (
     "av",
     "decord",
     "einops",
+    "fsspec",
     "jaxtyping",
     "mlflow",
     "numpy",

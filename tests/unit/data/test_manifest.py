@@ -135,3 +135,31 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         write_parquet(make_manifest().table, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_digest_is_of_the_content_however_it_lies_in_memory(tmp_path: Path) -> None:
+    manifest = make_manifest()
+    chunked = pa.concat_tables([manifest.table.slice(0, 1), manifest.table.slice(1)])
+    padded = pa.concat_tables([manifest.table, manifest.table]).combine_chunks().slice(3)
+    moved = manifest.table.set_column(4, SCHEMA.field("path"), pa.array(["/x", "/y", "/z"]))
+    for table in (chunked, padded, moved):
+        assert Manifest(table, manifest.classes).digest == manifest.digest
+    manifest.write(tmp_path / "m.parquet")
+    assert Manifest.read(tmp_path / "m.parquet").digest == manifest.digest
+
+
+def test_the_digest_tells_contents_apart() -> None:
+    table = make_manifest().table
+    changed = {
+        "label": pa.array([0, 1, 0]),
+        "split": pa.array(["train", "val", "val"]),
+        "end_frame": pa.array([30, 30, 29]),
+        "video_id": pa.array(["video0", "video", "1video2"]),
+    }
+    digests = {make_manifest().digest, Manifest(table, ("dive", "jumps")).digest}
+    digests.add(Manifest(table.take([1, 0, 2]), ("dive", "jump")).digest)
+    for name, values in changed.items():
+        place = table.column_names.index(name)
+        other = table.set_column(place, SCHEMA.field(name), values)
+        digests.add(Manifest(other, ("dive", "jump")).digest)
+    assert len(digests) == 3 + len(changed)
