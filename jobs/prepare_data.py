@@ -1,14 +1,10 @@
-"""Prepare data: render a demo data set, or index a data set into a manifest."""
+"""Prepare data: render a demo data set, index a data set into a manifest, or pack its videos."""
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dsts_ray.errors import DSTSRayError
-
-if TYPE_CHECKING:
-    from dsts_ray.data.index import IndexReport
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,9 +23,10 @@ def parse_arguments() -> argparse.Namespace:
     for name in ("min-frames", "max-frames", "seed", "num-processes"):
         demo.add_argument(f"--{name}", type=int, default=omit, metavar="N")
     index = commands.add_parser("index", help="decode every video once and write a manifest")
-    index.add_argument("--format", choices=("diving48", "ssv2", "csv"), required=True)
-    index.add_argument("--root", type=Path, required=True, help="release folder, or the csv file")
+    index.add_argument("--format", choices=("diving48", "ssv2", "csv", "folder"), required=True)
+    index.add_argument("--root", required=True, help="release folder, list or folder; or its URL")
     index.add_argument("--out", type=Path, required=True, help="manifest to write (.parquet)")
+    index.add_argument("--version", choices=("v1", "v2"), default=omit, help="diving48 alone")
     index.add_argument("--num-processes", type=int, default=2, metavar="N")
     arguments = parser.parse_args()
     if arguments.command == "demo" and arguments.layout == "diving48":
@@ -52,20 +49,14 @@ def write_demo(*, out: Path, layout: str, **options: object) -> None:
     )
 
 
-def print_report(report: "IndexReport", out: Path) -> None:
-    """Print the counts, and every refused file with its reason."""
-    from rich.console import Console
-    from rich.table import Table
+def index(**options: object) -> None:
+    """Write a manifest, print what was found and what to do next."""
+    from dsts_ray.data.index import index_dataset
+    from dsts_ray.launch.index_report import print_index_report
 
-    table = Table("split", "videos", "classes", "fewest", "most", title=str(out))
-    for split, counts in report.counts.items():
-        numbers = (sum(counts.values()), len(counts), min(counts.values()), max(counts.values()))
-        table.add_row(split, *map(str, numbers))
-    console = Console()
-    console.print(table)
-    console.print(f"{report.num_videos} videos indexed, {report.num_refused} refused")
-    for video in report.refused:
-        console.print(f"refused {video.path}: {video.reason}", markup=False, soft_wrap=True)
+    report = index_dataset(**options)  # pyright: ignore[reportArgumentType]
+    out = Path(str(options["out"]))
+    print_index_report(report, out)
     job = f"python jobs/train.py --preset PRESET data.manifest={out} data.val_split=SPLIT"
     print(f"train on them with\n  {job}")
 
@@ -73,14 +64,9 @@ def print_report(report: "IndexReport", out: Path) -> None:
 def main() -> None:
     """Run one command; a user's mistake ends in one line and exit code 2."""
     arguments = vars(parse_arguments())
-    command = arguments.pop("command")
+    run = {"demo": write_demo, "index": index}[arguments.pop("command")]
     try:
-        if command == "demo":
-            write_demo(**arguments)
-        else:
-            from dsts_ray.data.index import index_dataset
-
-            print_report(index_dataset(**arguments), arguments["out"])
+        run(**arguments)
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

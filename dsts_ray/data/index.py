@@ -1,46 +1,35 @@
 """From a release folder or a list to a manifest: read the annotations, open every video, write."""
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import track
 
-from dsts_ray.data.decode import MIN_FRAMES, VideoInfo, probe
-from dsts_ray.data.formats import csv, diving48, ssv2
-from dsts_ray.data.formats.annotations import Annotations, VideoRow
+from dsts_ray.data.checks import Finding, Refusal, check_annotations, check_videos
+from dsts_ray.data.decode import MIN_FRAMES, VideoInfo
+from dsts_ray.data.formats import csv, diving48, folder, ssv2
+from dsts_ray.data.formats.annotations import Annotations
 from dsts_ray.data.manifest import SCHEMA, UNKNOWN_LABEL, Manifest, write_parquet
+from dsts_ray.data.storage import absolute, is_url, join, list_files, replacing
+from dsts_ray.data.survey import NO_FILE, Survey, survey
 from dsts_ray.errors import ConfigError, DataError
 
-Format = Literal["diving48", "ssv2", "csv"]
+Format = Literal["diving48", "ssv2", "csv", "folder"]
 
-READERS: dict[str, Callable[[Path], Annotations]] = {
-    "diving48": diving48.read_annotations,
-    "ssv2": ssv2.read_annotations,
-    "csv": csv.read_annotations,
-}
 REFUSED_SCHEMA = pa.schema(
-    [pa.field(name, pa.string(), nullable=False) for name in ("video_id", "path", "reason")]
+    [
+        pa.field(name, pa.string(), nullable=False)
+        for name in ("video_id", "path", "check", "reason")
+    ]
 )
 
-_CHUNK_SIZE = 16
+_INFO_SCHEMA = pa.schema([SCHEMA.field(name) for name in VideoInfo._fields])
 _NUM_REASONS_SHOWN = 3
-
-
-class RefusedVideo(NamedTuple):
-    """A video that the manifest leaves out, and why."""
-
-    video_id: str
-    path: str
-    reason: str
+_NO_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -48,151 +37,204 @@ class IndexReport:
     """What an indexing found.
 
     Attributes:
+        lists: Annotation files that were read.
+        num_annotated: Rows of these.
         num_videos: Videos in the manifest.
-        num_refused: Videos left out.
-        refused: Each of these with its reason.
+        num_refused: Rows left out.
+        refused_by_check: How many of these by the check that refused them.
+        warnings: What may be wrong with the videos that stay.
         counts: Videos per split and class name ("unknown" for label -1), only those above zero.
     """
 
+    lists: tuple[str, ...]
+    num_annotated: int
     num_videos: int
     num_refused: int
-    refused: list[RefusedVideo]
+    refused_by_check: dict[str, int]
+    warnings: list[Finding]
     counts: dict[str, dict[str, int]]
 
 
-def index_dataset(*, format: Format, root: Path, out: Path, num_processes: int = 2) -> IndexReport:
-    """Write the manifest of a data set, with every video decoded once to see that it can be.
+class IndexFiles(NamedTuple):
+    """What an indexing writes, beside each other."""
 
-    Writes ``out`` and, beside it, ``<stem of out>.refused.parquet`` with the videos left out. A
-    video that is missing, unreadable or shorter than 2 frames is left out; one that ends before
-    its annotation does is clipped. Paths in the manifest are absolute.
+    manifest: Path
+    refused: Path
+    report: Path
+
+
+def index_files(out: Path) -> IndexFiles:
+    """Name the manifest, and after it the table of refused videos and the report (JSON)."""
+    return IndexFiles(
+        out, out.with_name(f"{out.stem}.refused.parquet"), out.with_name(f"{out.stem}.report.json")
+    )
+
+
+def index_dataset(
+    *,
+    format: Format,
+    root: str | Path,
+    out: Path,
+    num_processes: int = 2,
+    version: diving48.Version | None = None,
+) -> IndexReport:
+    """Write the manifest of a data set, with every distinct file decoded once to see that it can.
+
+    Writes the files of ``index_files``. ``checks.py`` says what leaves a video out and what is only
+    reported. An annotated part that goes beyond the video's end is clipped. Paths in the manifest
+    are absolute, or URLs.
 
     Args:
-        format: Which release, or "csv" for a list of one's own.
-        root: The release's folder; the list itself for "csv".
+        format: Which release, or "csv" and "folder" for videos of one's own.
+        root: The release's or the videos' folder, the list for "csv"; a path or a URL.
         out: The manifest to write.
         num_processes: Processes that decode; 1 decodes in this one. A script that asks for more
             needs the ``__name__ == "__main__"`` guard.
+        version: Of Diving48's lists; None takes V2's where they are.
 
     Raises:
-        ConfigError: Unknown format.
-        DataError: ``root`` is missing, lists no video, the same video twice or a label outside
-            its classes, or not one video can be read. Nothing is written then.
+        ConfigError: Unknown format or version, or a version of another format than Diving48.
+        DataError: ``root`` or an annotation file is missing or malformed, no video is listed, or
+            not one can be used. Nothing is written then.
     """
-    if format not in READERS:
-        raise ConfigError(f"unknown data format {format!r}: choose one of {', '.join(READERS)}")
-    if not root.exists():
-        raise DataError(f"there is no data set at {root}; --root must name what you downloaded")
-    annotations = READERS[format](root.resolve())
-    _check(annotations, root)
-    refused: list[RefusedVideo] = []
-    records: list[dict[str, Any]] = []
-    for row, found in zip(annotations.rows, _probe_all(annotations, num_processes), strict=True):
-        reason = found if isinstance(found, str) else _refuse_part(row, found)
-        if reason is None and isinstance(found, VideoInfo):
-            records.append(_record(row, found))
-        else:
-            refused.append(RefusedVideo(row.video_id, str(row.path), str(reason)))
-    if not records:
-        shown = "; ".join(f"{video.path}: {video.reason}" for video in refused[:_NUM_REASONS_SHOWN])
-        raise DataError(f"none of the {len(refused)} videos of {root} can be read: {shown}")
-    manifest = Manifest(pa.Table.from_pylist(records, SCHEMA), annotations.classes)
-    refused_rows = [video._asdict() for video in refused]
-    write_parquet(
-        pa.Table.from_pylist(refused_rows, REFUSED_SCHEMA),
-        out.with_name(f"{out.stem}.refused.parquet"),
-    )
-    manifest.write(out)
-    return IndexReport(len(records), len(refused), refused, _count(manifest))
-
-
-def _check(annotations: Annotations, root: Path) -> None:
-    """Refuse what no single video is to blame for, before any is opened."""
-    rows, num_classes = annotations.rows, len(annotations.classes)
-    if not rows:
+    annotations = _read(format, str(root), version)
+    table = annotations.table
+    if not len(table):
         raise DataError(f"the annotations of {root} list no video")
-    for row in rows:
-        if row.label >= num_classes or row.label < UNKNOWN_LABEL:
-            raise DataError(
-                f"label {row.label} of video {row.video_id!r} is outside the {num_classes} classes"
-            )
-    for what, values in {
-        "video": (row.video_id for row in rows),
-        "file": (str(row.path.resolve()) for row in rows),
-    }.items():
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
-            raise DataError(
-                f"the annotations of {root} list {len(twice)} {what}(s) more than once, "
-                f"the first is {twice[0]!r}"
-            )
-
-
-def _probe_all(annotations: Annotations, num_processes: int) -> Iterator[VideoInfo | str]:
-    """Probe every video in order; a string is the reason why one cannot be used."""
-    paths = [str(row.path) for row in annotations.rows]
-    if num_processes == 1:
-        yield from _tracked(map(_probe_or_reason, paths), len(paths))
-        return
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        results = pool.map(_probe_or_reason, paths, chunksize=_CHUNK_SIZE)
-        try:
-            yield from _tracked(results, len(paths))
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process that decodes videos died; was it killed for memory, or does the script "
-                "that calls this lack its __main__ guard?"
-            ) from error
-
-
-def _probe_or_reason(path: str) -> VideoInfo | str:
-    try:
-        return probe(path)
-    except DataError as error:
-        return str(error).removeprefix(f"{path}: ")
-
-
-def _tracked(results: Iterable[VideoInfo | str], total: int) -> Iterable[VideoInfo | str]:
-    return track(
-        results,
-        total=total,
-        description="Decoding every video once",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
+    refusals = check_annotations(table)
+    paths = table["path"].to_pylist()
+    surveyed = survey(paths, num_processes)
+    records, part_refusals = _records(table, surveyed)
+    refusals = part_refusals | _refuse_files(surveyed) | refusals  # what was found first counts
+    usable = np.ones(len(table), bool)
+    usable[list(refusals)] = False
+    if not usable.any():
+        raise DataError(_none_usable(root, refusals, paths))
+    manifest = Manifest(records.filter(pa.array(usable)).cast(SCHEMA), annotations.classes)
+    warnings = check_videos(
+        manifest.table,
+        surveyed.files[usable],
+        annotations.classes,
+        _not_annotated(annotations.folder, paths),
     )
-
-
-def _refuse_part(row: VideoRow, info: VideoInfo) -> str | None:
-    length = _end_frame(row, info) - row.start_frame
-    if row.start_frame >= 0 and length >= MIN_FRAMES:
-        return None
-    return (
-        f"annotated frames {row.start_frame} to {row.end_frame} leave {max(length, 0)} of the "
-        f"{info.num_frames} that decode, {MIN_FRAMES} or more are needed"
+    report = IndexReport(
+        annotations.lists,
+        len(table),
+        len(manifest),
+        len(refusals),
+        _count_checks(refusals),
+        warnings,
+        _count(manifest),
     )
+    files = index_files(out)
+    write_parquet(_refused_table(table, refusals), files.refused)
+    with replacing(files.report) as partial:
+        partial.write_text(json.dumps(_to_json(report), indent=1), encoding="utf-8")
+    manifest.write(files.manifest)
+    return report
 
 
-def _end_frame(row: VideoRow, info: VideoInfo) -> int:
-    return info.num_frames if row.end_frame is None else min(row.end_frame, info.num_frames)
+def _read(format: Format, root: str, version: diving48.Version | None) -> Annotations:
+    if format not in get_args(Format):
+        allowed = ", ".join(get_args(Format))
+        raise ConfigError(f"unknown data format {format!r}: choose one of {allowed}")
+    if version is not None and format != "diving48":
+        raise ConfigError(f"version {version!r} is of Diving48's lists, the format is {format!r}")
+    root = absolute(root)
+    if not is_url(root) and not Path(root).exists():
+        raise DataError(f"there is no data set at {root}; --root must name what you downloaded")
+    if format == "diving48":
+        return diving48.read_annotations(root, version)
+    readers = {"ssv2": ssv2, "csv": csv, "folder": folder}
+    return readers[format].read_annotations(root)
 
 
-def _record(row: VideoRow, info: VideoInfo) -> dict[str, Any]:
-    return {
-        **row._asdict(),
-        "path": str(row.path),
-        "shard": None,
-        "row": None,
-        "end_frame": _end_frame(row, info),
-        **info._asdict(),
+def _records(table: pa.Table, surveyed: Survey) -> tuple[pa.Table, dict[int, Refusal]]:
+    """Rows of a manifest, and refusals of those whose annotated part is too short."""
+    infos = _infos(surveyed)
+    is_video = infos["num_frames"].is_valid().to_numpy()
+    num_frames = infos["num_frames"].fill_null(0).to_numpy()
+    start = table["start_frame"].to_numpy()
+    stated_end = table["end_frame"].fill_null(_NO_END).to_numpy()
+    end = np.minimum(stated_end, num_frames)
+    too_short = is_video & ((end - start < MIN_FRAMES) | (start < 0))
+    refusals = {
+        row: Refusal(
+            "part",
+            f"annotated frames {start[row]} to {stated_end[row]} leave "
+            f"{max(end[row] - start[row], 0)} of the {num_frames[row]} that decode, {MIN_FRAMES} "
+            "or more are needed",
+        )
+        for row in np.flatnonzero(too_short).tolist()
     }
+    columns = {name: table[name] for name in table.column_names}
+    columns |= {name: infos[name] for name in infos.column_names}
+    columns |= {"shard": pa.nulls(len(table), pa.string()), "row": pa.nulls(len(table), pa.int64())}
+    columns |= {"end_frame": pa.array(end)}
+    return pa.table({name: columns[name] for name in SCHEMA.names}), refusals
+
+
+def _infos(surveyed: Survey) -> pa.Table:
+    """What every row's file delivers, nulls where it is of no use."""
+    unknown = (None,) * len(_INFO_SCHEMA)
+    found = [info if isinstance(info, VideoInfo) else unknown for info in surveyed.found]
+    columns = zip(*found, strict=True) if found else ([] for _ in unknown)
+    nullable = pa.schema([field.with_nullable(True) for field in _INFO_SCHEMA])
+    by_file = pa.table(list(map(list, columns)), schema=nullable)
+    return by_file.take(pa.array(surveyed.files, mask=surveyed.files == NO_FILE))
+
+
+def _refuse_files(surveyed: Survey) -> dict[int, Refusal]:
+    no_file = Refusal("no file", "there is no such file")
+    bad = [
+        None if isinstance(found, VideoInfo) else Refusal("unreadable", found)
+        for found in surveyed.found
+    ]
+    refusals = (no_file if file == NO_FILE else bad[file] for file in surveyed.files.tolist())
+    return {row: refusal for row, refusal in enumerate(refusals) if refusal}
+
+
+def _not_annotated(folder: str | None, paths: list[str]) -> set[str]:
+    if folder is None:
+        return set()
+    try:
+        present = {join(folder, name) for name in list_files(folder)}
+    except DataError:  # without a folder every video is refused for its missing file
+        return set()
+    return present.difference(paths)
+
+
+def _none_usable(root: str | Path, refusals: dict[int, Refusal], paths: list[str]) -> str:
+    shown = "; ".join(
+        f"{paths[row]}: {refusals[row].reason}" for row in sorted(refusals)[:_NUM_REASONS_SHOWN]
+    )
+    return f"none of the {len(refusals)} videos of {root} can be used: {shown}"
+
+
+def _refused_table(table: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
+    rows = sorted(refusals)
+    listed = table.select(["video_id", "path"]).take(pa.array(rows, pa.int64()))
+    checks, reasons = [[refusals[row][i] for row in rows] for i in range(2)]
+    columns = [*listed.columns, pa.array(checks, pa.string()), pa.array(reasons, pa.string())]
+    return pa.table(columns, schema=REFUSED_SCHEMA)
+
+
+def _count_checks(refusals: Mapping[int, Refusal]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for refusal in refusals.values():
+        counts[refusal.check] = counts.get(refusal.check, 0) + 1
+    return dict(sorted(counts.items()))
 
 
 def _count(manifest: Manifest) -> dict[str, dict[str, int]]:
-    splits = manifest.table["split"].to_pylist()
-    labels = manifest.table["label"].to_pylist()
+    pairs = manifest.table.group_by(["split", "label"]).aggregate([([], "count_all")])
     counts: dict[str, dict[str, int]] = {}
-    for (split, label), count in sorted(Counter(zip(splits, labels, strict=True)).items()):
+    for pair in pairs.sort_by([("split", "ascending"), ("label", "ascending")]).to_pylist():
+        label = pair["label"]
         name = "unknown" if label == UNKNOWN_LABEL else manifest.classes[label]
-        counts.setdefault(split, {})[name] = count
+        counts.setdefault(pair["split"], {})[name] = pair["count_all"]
     return counts
+
+
+def _to_json(report: IndexReport) -> dict[str, Any]:
+    return {**asdict(report), "warnings": [warning._asdict() for warning in report.warnings]}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -61,14 +62,17 @@ def test_good_videos_are_indexed_and_bad_ones_listed(tmp_path: Path) -> None:
 
     assert (report.num_videos, report.num_refused) == (2, 5)
     assert report.counts == {"train": {"dive": 2}}
-    reasons = {video.video_id: video.reason for video in report.refused}
+    assert report.refused_by_check == {"no file": 1, "unreadable": 4}
+    reasons = {row["video_id"]: row["reason"] for row in refused_rows(tmp_path)}
     assert reasons.pop("missing.mp4") == "there is no such file"
     assert reasons.pop("empty.mp4") == "is empty (zero bytes)"
     assert reasons.pop("audio.mp4").startswith("has no video stream")
     assert reasons.pop("still.mp4").startswith("holds 1 frame")
     assert reasons.pop("cut.mp4").startswith("does not decode")
     assert not reasons
-    assert refused_rows(tmp_path) == [video._asdict() for video in report.refused]
+    assert {row["path"] for row in refused_rows(tmp_path)} == {
+        str(tmp_path / f"{name}.mp4") for name in names[2:]
+    }
 
 
 def test_processes_give_the_same_manifest(tmp_path: Path) -> None:
@@ -88,19 +92,18 @@ def test_the_list_of_refused_videos_is_written_when_empty(tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "m.parquet",
         "m.refused.parquet",
+        "m.report.json",
     ]
 
 
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        (("a.mp4,0", "b.mp4,0", "a.mp4,1"), "1 video.* more than once, the first is 'a.mp4'"),
-        (("a.mp4,0", "./a.mp4,0"), "1 file.* more than once"),
         (("a.mp4,0", "b.mp4,0"), r"none of the 2 videos .*a\.mp4: there is no such file"),
         ((), "lists no video"),
     ],
 )
-def test_nothing_is_written_when_the_data_set_is_at_fault(
+def test_nothing_is_written_when_nothing_is_usable(
     tmp_path: Path, lines: tuple[str, ...], reason: str
 ) -> None:
     with pytest.raises(DataError, match=reason):
@@ -112,22 +115,130 @@ def test_missing_root_and_unknown_format(tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     with pytest.raises(DataError, match=r"there is no data set at .*nowhere"):
         index_dataset(format="ssv2", root=tmp_path / "nowhere", out=out)
-    with pytest.raises(ConfigError, match="'ucf101': choose one of diving48, ssv2, csv"):
+    with pytest.raises(ConfigError, match="'ucf101': choose one of diving48, ssv2, csv, folder"):
         index_dataset(format="ucf101", root=tmp_path, out=out)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="version 'v1' is of Diving48's lists"):
+        index_dataset(format="ssv2", root=tmp_path, out=out, version="v1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_are_listed_several_times(tmp_path: Path) -> None:
+    names = ("good", "again", "torn", "leaked", "twice")
+    for name in names:
+        write_video(tmp_path / f"{name}.mp4", num_frames=3)
+    report = index_list(
+        tmp_path,
+        "good.mp4,a,train",
+        "again.mp4,a,train",
+        "again.mp4,a,train",
+        "torn.mp4,a,train",
+        "torn.mp4,b,train",
+        "leaked.mp4,a,train",
+        "leaked.mp4,a,test",
+        "leaked.mp4,a,val",
+        "twice.mp4,b,test",
+        "twice.mp4,b,train",
+        "twice.mp4,b,test",
+    )
+    table = Manifest.read(tmp_path / "out" / "m.parquet").table
+    assert list(zip(table["video_id"].to_pylist(), table["split"].to_pylist(), strict=True)) == [
+        ("good.mp4", "train"),
+        ("again.mp4", "train"),
+        ("leaked.mp4", "test"),
+        ("twice.mp4", "test"),
+    ]
+    assert report.refused_by_check == {"contradiction": 2, "in two splits": 3, "listed again": 2}
+    assert (report.num_annotated, report.num_refused) == (11, 7)
+    torn, *_ = (row for row in refused_rows(tmp_path) if row["check"] == "contradiction")
+    assert torn["reason"] == "listed 2 times with different labels, files or parts"
+
+
+def test_one_file_under_several_ids_is_decoded_once_and_reported(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", num_frames=3)
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "a.mp4")
+    (tmp_path / "soft.mp4").symlink_to(tmp_path / "a.mp4")
+    write_video(tmp_path / "b.mp4", num_frames=3)
+    write_video(tmp_path / "broken.mp4", num_frames=1)
+    (tmp_path / "broken2.mp4").symlink_to(tmp_path / "broken.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    names = ("a", "hard", "soft", "b", "broken", "broken2", "dangling", "folder", "pipe")
+    splits = ("train", "train", "test", *["train"] * 6)
+    report = index_list(
+        tmp_path, *(f"{n}.mp4,x,{split}" for n, split in zip(names, splits, strict=True))
+    )
+    assert report.num_videos == 4
+    assert report.refused_by_check == {"no file": 3, "unreadable": 2}
+    (finding,) = report.warnings
+    assert (finding.check, finding.number, finding.examples) == ("same file", 1, ("a.mp4",))
+    assert "1 of them in several splits" in finding.text
+
+
+def write_diving48_annotations(root: Path, train: list[dict[str, object]]) -> None:
+    (root / "Diving48_V2_train.json").write_text(json.dumps(train))
+    test = [{"vid_name": "source_9", "label": 0, "start_frame": 0, "end_frame": 12}]
+    (root / "Diving48_V2_test.json").write_text(json.dumps(test))
+    (root / "Diving48_vocab.json").write_text(
+        '[["Back", "15som", "05Twis", "FREE"], ["Forward", "Dive", "NoTwis", "STR"]]'
+    )
+
+
+def test_a_release_is_checked_and_the_report_is_written(tmp_path: Path) -> None:
+    part = {"label": 0, "start_frame": 0, "end_frame": 12}
+    bad_label = {"vid_name": "other_0", **part, "label": 7}
+    train = [{"vid_name": "source_0", **part}, {"vid_name": "source_1", **part}, bad_label]
+    write_diving48_annotations(tmp_path, train)
+    for name in ("source_0", "source_9", "other_0", "spare_0"):
+        write_video(tmp_path / "rgb" / f"{name}.mp4", num_frames=12)
+    out = tmp_path / "m.parquet"
+    report = index_dataset(format="diving48", root=tmp_path, out=out, num_processes=1)
+    assert report.counts == {
+        "test": {"Back+15som+05Twis+FREE": 1},
+        "train": {"Back+15som+05Twis+FREE": 1},
+    }
+    assert report.refused_by_check == {"label": 1, "no file": 1}
+    assert [(found.check, found.number, found.examples) for found in report.warnings] == [
+        ("source video", 1, ("source",)),
+        ("empty class", 1, ("1 Forward+Dive+NoTwis+STR",)),
+        ("not annotated", 1, (str(tmp_path / "rgb" / "spare_0.mp4"),)),
+    ]
+    written = json.loads((tmp_path / "m.report.json").read_text())
+    assert written["refused_by_check"] == report.refused_by_check
+    assert written["warnings"] == [
+        {**found._asdict(), "examples": list(found.examples)} for found in report.warnings
+    ]
+    assert written["lists"] == list(report.lists)
+
+
+def test_videos_at_a_url(tmp_path: Path) -> None:
+    write_video(tmp_path / "run" / "1.mp4", num_frames=5)
+    write_video(tmp_path / "jump" / "2.mp4", num_frames=6)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/bucket/videos", recursive=True)
+    out = tmp_path / "m.parquet"
+    try:
+        root = "memory://bucket/videos"
+        report = index_dataset(format="folder", root=root, out=out, num_processes=1)
+    finally:
+        memory.rm("/bucket", recursive=True)
+    table = Manifest.read(out).table
+    assert report.num_videos == 2
+    assert table["path"].to_pylist() == [f"{root}/jump/2.mp4", f"{root}/run/1.mp4"]
+    assert table["num_frames"].to_pylist() == [6, 5]
 
 
 def test_annotated_parts_are_clipped_or_refused(tmp_path: Path) -> None:
     parts = {"whole_0": (0, 12), "inner_0": (2, 9), "late_0": (4, 50), "beyond_0": (12, 20)}
     for name in parts:
         write_video(tmp_path / "rgb" / f"{name}.mp4", num_frames=12)
-    items = [
-        {"vid_name": name, "label": 0, "start_frame": start, "end_frame": end}
-        for name, (start, end) in parts.items()
-    ]
-    (tmp_path / "Diving48_V2_train.json").write_text(json.dumps(items))
-    (tmp_path / "Diving48_V2_test.json").write_text("[]")
-    (tmp_path / "Diving48_vocab.json").write_text('[["Back", "15som", "05Twis", "FREE"]]')
+    write_diving48_annotations(
+        tmp_path,
+        [
+            {"vid_name": name, "label": 0, "start_frame": start, "end_frame": end}
+            for name, (start, end) in parts.items()
+        ],
+    )
     out = tmp_path / "m.parquet"
     report = index_dataset(format="diving48", root=tmp_path, out=out, num_processes=1)
     table = Manifest.read(out).table
@@ -137,7 +248,9 @@ def test_annotated_parts_are_clipped_or_refused(tmp_path: Path) -> None:
         ("inner_0", 2, 9),
         ("late_0", 4, 12),
     ]
-    assert report.refused[0].reason.startswith("annotated frames 12 to 20 leave 0 of the 12")
+    assert report.refused_by_check == {"no file": 1, "part": 1}
+    refused = pq.read_table(tmp_path / "m.refused.parquet")
+    assert refused["reason"][0].as_py().startswith("annotated frames 12 to 20 leave 0 of the 12")
 
 
 def test_demo_data_sets_are_indexed(tmp_path: Path) -> None:
