@@ -242,6 +242,7 @@ def build_clip_spec(config: Config) -> ClipSpec:
         short_side=data.short_side,
         crop_size=data.crop_size,
         sampling=data.sampling,
+        frame_stride=data.frame_stride,
         crop=data.crop,
         crop_scale=data.crop_scale,
         crop_ratio=data.crop_ratio,
@@ -275,6 +276,7 @@ def build_view_spec(config: Config) -> ViewSpec:
         short_side=evaluation.short_side or data.short_side,
         crop_size=evaluation.crop_size or data.crop_size,
         sampling=data.sampling,
+        frame_stride=data.frame_stride,
     )
 
 
@@ -292,13 +294,14 @@ def build_view_predictor(config: Config, model: Recognizer, device: torch.device
 def build_setup(config: Config, *, model: str, split: str, num_videos: int) -> EvaluationSetup:
     """What results on a split hold for."""
     spec = build_view_spec(config)
+    stride = f", stride {spec.frame_stride}" if spec.sampling == "dense" else ""
     return EvaluationSetup(
         model=model,
         split=split,
         num_videos=num_videos,
         protocol=config.evaluation.protocol,
         average=config.evaluation.average,
-        frames=f"{spec.num_frames} by {spec.sampling}",
+        frames=f"{spec.num_frames} by {spec.sampling}{stride}",
         size=f"{spec.crop_size} of {spec.short_side}",
         refused=config.evaluation.refused,
     )

@@ -55,6 +55,11 @@ def _clips(config: Config) -> Iterator[str]:
             f"data.crop_size = {data.crop_size} exceeds data.short_side = {data.short_side}: "
             f"use a crop_size of at most {data.short_side}, or a larger short_side"
         )
+    if data.frame_stride > 1 and data.sampling != "dense":
+        yield (
+            f"data.frame_stride = {data.frame_stride} is for data.sampling=dense; "
+            f"{data.sampling} takes its frames from the whole video: use 1, or dense"
+        )
     yield from _ascending("data.crop_scale", data.crop_scale)
     yield from _ascending("data.crop_ratio", data.crop_ratio)
     falling = sorted(data.crop_sides, reverse=True)

@@ -45,9 +45,12 @@ class DataConfig:
     val_split: Annotated[str, MinLen(1)] = "test"
     num_frames: PositiveInt = 8
     """Frames in a clip."""
-    sampling: Literal["segments", "uniform"] = "segments"
-    """Which frames: one of each of equal segments (TSN, TPN), or one between evenly spread frames
-    (Swin); random in training, the middle one in evaluation."""
+    sampling: Literal["segments", "uniform", "dense"] = "segments"
+    """Which frames: one of each of equal segments (TSN, TPN), one between evenly spread frames
+    (Swin), or every ``frame_stride``-th of a stretch of the video (Kinetics recipes); random in
+    training, in the middle in evaluation."""
+    frame_stride: PositiveInt = 1
+    """``dense``: frames from one of the clip to the next."""
     short_side: Annotated[int, Ge(16)] = 256
     """Short side of the decoded frames, pixels."""
     crop_size: Annotated[int, Ge(16)] = 224

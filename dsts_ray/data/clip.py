@@ -24,6 +24,7 @@ class ClipSpec:
         short_side: Of the decoded frames, pixels.
         crop_size: Height and width of the clip, pixels.
         sampling: Which frames.
+        frame_stride: ``dense``: frames from one of the clip to the next.
         crop: Kind of crop.
         crop_scale: ``random_resized``: area of the crop over the frame's.
         crop_ratio: ``random_resized``: width over height of the crop.
@@ -35,6 +36,7 @@ class ClipSpec:
     short_side: int
     crop_size: int
     sampling: Sampling = "segments"
+    frame_stride: int = 1
     crop: Literal["random_resized", "multi_scale"] = "random_resized"
     crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_ratio: tuple[float, float] = (1.0, 1.0)
@@ -59,7 +61,13 @@ class ClipSpec:
         rng = np.random.default_rng([self.seed, epoch, sample_id])
         frames = _decode(
             row,
-            partial(random_frames, clip_length=self.num_frames, sampling=self.sampling, rng=rng),
+            partial(
+                random_frames,
+                clip_length=self.num_frames,
+                sampling=self.sampling,
+                stride=self.frame_stride,
+                rng=rng,
+            ),
             self.short_side,
         )
         if self.crop == "multi_scale":
@@ -80,6 +88,7 @@ class ViewSpec:
         short_side: Of the decoded frames, pixels.
         crop_size: Height and width of a view, pixels.
         sampling: Which frames.
+        frame_stride: ``dense``: frames from one of the clip to the next.
     """
 
     num_clips: int = 1
@@ -88,6 +97,7 @@ class ViewSpec:
     short_side: int
     crop_size: int
     sampling: Sampling = "segments"
+    frame_stride: int = 1
 
     @property
     def num_views(self) -> int:
@@ -107,25 +117,25 @@ class ViewSpec:
         """
         from dsts_ray.data.geometry import view_crop
 
+        clips = np.empty(0)
+
         def choose(num_frames: int) -> np.ndarray:
+            nonlocal clips
             clips = middle_frames(
                 num_frames,
                 clip_length=self.num_frames,
                 num_clips=self.num_clips,
                 sampling=self.sampling,
+                stride=self.frame_stride,
             )
-            return clips.T.flatten()  # ascending, so that the decoder never goes back
+            return np.unique(clips)  # ascending, so that the decoder never goes back
 
         frames = _decode(row, choose, self.short_side)
+        places = np.searchsorted(np.unique(clips), clips)
         return np.stack(
             [
-                view_crop(
-                    frames[clip :: self.num_clips],
-                    size=self.crop_size,
-                    view=crop,
-                    num_crops=self.num_crops,
-                )
-                for clip in range(self.num_clips)
+                view_crop(chosen, size=self.crop_size, view=crop, num_crops=self.num_crops)
+                for chosen in (frames[place] for place in places)
                 for crop in range(self.num_crops)
             ]
         )

@@ -47,6 +47,11 @@ BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
         ),
         ("optim.betas=[0.9, 0.5]", "optim.betas = [0.9, 0.5] must ascend: use [0.5, 0.9]"),
         (
+            "data.frame_stride=4",
+            "data.frame_stride = 4 is for data.sampling=dense; segments takes its frames from the "
+            "whole video: use 1, or dense",
+        ),
+        (
             "data.crop_sides=[0.75, 1.0]",
             "data.crop_sides = [0.75, 1.0] must fall: use [1.0, 0.75]",
         ),

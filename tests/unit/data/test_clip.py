@@ -36,6 +36,23 @@ def test_views_are_the_clips_in_turn_and_the_crops_of_each(tmp_path: Path) -> No
     np.testing.assert_array_equal(whole.views(row), views[[1, 4]])  # one crop is the centre
 
 
+def test_dense_views_overlap_and_stand_still_at_the_end(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=16, width=64, height=64)
+    row = {"path": str(path), "start_frame": 0, "end_frame": None}
+    spec = ViewSpec(
+        num_clips=3, num_frames=4, short_side=64, crop_size=64, sampling="dense", frame_stride=4
+    )
+    views = [[read_index(frame) for frame in view] for view in spec.views(row)]
+    assert views == [[0, 4, 8, 12], [2, 6, 10, 14], [3, 7, 11, 15]]
+    short = spec.views({**row, "end_frame": 7})
+    assert [[read_index(frame) for frame in view] for view in short] == [[0, 4, 6, 6]] * 3
+    training = ClipSpec(
+        num_frames=4, short_side=64, crop_size=64, sampling="dense", frame_stride=2
+    ).training_clip(row, epoch=0, sample_id=0)
+    indices = [read_index(frame) for frame in training]
+    assert np.diff(indices).tolist() == [2, 2, 2]
+
+
 def test_a_video_is_decoded_once_for_all_its_views(
     video: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,12 +7,12 @@ from dsts_ray.data import sampling
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 from dsts_ray.errors import ConfigError, DataError
 
-SAMPLINGS: tuple[Sampling, ...] = ("segments", "uniform")
+SAMPLINGS: tuple[Sampling, ...] = ("segments", "uniform")  # of the whole video
 
 
 def test_worked_examples_of_the_module() -> None:
     results = doctest.testmod(sampling)
-    assert results.attempted == 7
+    assert results.attempted == 12
     assert results.failed == 0
 
 
@@ -95,5 +95,38 @@ def test_bad_requests_are_named() -> None:
         middle_frames(0, clip_length=8, sampling="uniform")
     with pytest.raises(ConfigError, match="a clip of 0 frames"):
         middle_frames(9, clip_length=0, sampling="uniform")
-    with pytest.raises(ConfigError, match=r"'dense'.*segments, uniform"):
-        middle_frames(9, clip_length=8, sampling="dense")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"'sparse'.*segments, uniform, dense"):
+        middle_frames(9, clip_length=8, sampling="sparse")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="0 frames"):
+        middle_frames(0, clip_length=8, sampling="dense")
+    with pytest.raises(ConfigError, match="a clip of 0 frames"):
+        middle_frames(9, clip_length=8, num_clips=0, sampling="dense")
+    with pytest.raises(ConfigError, match="a stride of 0 frames"):
+        random_frames(9, clip_length=8, sampling="dense", stride=0, rng=np.random.default_rng(0))
+
+
+def test_dense_clips_keep_their_pace_and_stay_within_the_video() -> None:
+    rng = np.random.default_rng(0)
+    for num_frames in range(1, 60):
+        for clip_length, stride in ((1, 1), (2, 7), (8, 1), (8, 4), (5, 3)):
+            options = {"clip_length": clip_length, "stride": stride}
+            drawn = random_frames(num_frames, sampling="dense", rng=rng, **options)
+            clips = middle_frames(num_frames, num_clips=3, sampling="dense", **options)
+            for frames in (drawn, *clips):
+                assert frames.shape == (clip_length,)
+                pace = stride * np.arange(clip_length)
+                assert frames.tolist() == np.minimum(frames[0] + pace, num_frames - 1).tolist()
+                assert frames[0] == 0 or frames[-1] == frames[0] + pace[-1] < num_frames
+
+
+def test_dense_clips_begin_everywhere_they_can() -> None:
+    rng = np.random.default_rng(0)
+    options = {"clip_length": 3, "sampling": "dense", "stride": 2}
+    starts = {int(random_frames(10, rng=rng, **options)[0]) for _ in range(200)}
+    assert starts == {0, 1, 2, 3, 4, 5}
+
+
+def test_dense_test_clips_are_those_of_kinetics_recipes() -> None:
+    """8x8 of 300 frames in 10 clips, which can begin at 244 frames: every 24.4th from 12.2 on."""
+    clips = middle_frames(300, clip_length=8, num_clips=10, sampling="dense", stride=8)
+    assert clips[:, 0].tolist() == [12, 36, 61, 85, 109, 134, 158, 183, 207, 231]
