@@ -8,6 +8,7 @@ import torch
 
 from dsts_ray.build import build_view_predictor, build_view_spec, load_model
 from dsts_ray.config.schema import Config
+from dsts_ray.data.storage import is_url
 from dsts_ray.errors import DataError
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.base import Prediction
@@ -37,6 +38,8 @@ class VideoPredictor:
         return [self._predict(source, top_k) for source in sources]
 
     def _predict(self, source: str | bytes, top_k: int) -> Prediction:
+        if isinstance(source, str) and is_url(source):  # a served model must not fetch for others
+            return Prediction([], [], [], f"{source}: give a file of this machine, or its bytes")
         try:
             views = self.spec.views({"path": source, "start_frame": 0, "end_frame": None})
         except DataError as error:

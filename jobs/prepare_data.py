@@ -28,6 +28,13 @@ def parse_arguments() -> argparse.Namespace:
     index.add_argument("--out", type=Path, required=True, help="manifest to write (.parquet)")
     index.add_argument("--version", choices=("v1", "v2"), default=omit, help="diving48 alone")
     index.add_argument("--num-processes", type=int, default=2, metavar="N")
+    pack = commands.add_parser("pack", help="write a manifest's videos into Parquet shards")
+    pack.add_argument("--manifest", type=Path, required=True, help="written by index")
+    pack.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    pack.add_argument("--shard-bytes", default="512MiB", help="say 512MiB (default)")
+    pack.add_argument("--short-side", type=int, default=omit, metavar="PIXELS", help="encode anew")
+    note = "encode anew, so many frames from one keyframe to the next (12 with --short-side)"
+    pack.add_argument("--keyframe-interval", type=int, default=omit, metavar="FRAMES", help=note)
     arguments = parser.parse_args()
     if arguments.command == "demo" and arguments.layout == "diving48":
         for name in ("naming", "num_validation_clips"):
@@ -49,22 +56,29 @@ def write_demo(*, out: Path, layout: str, **options: object) -> None:
     )
 
 
-def index(**options: object) -> None:
-    """Write a manifest, print what was found and what to do next."""
+def index(*, out: Path, **options: object) -> None:
+    """Write a manifest and print what was found."""
     from dsts_ray.data.index import index_dataset
     from dsts_ray.launch.index_report import print_index_report
 
-    report = index_dataset(**options)  # pyright: ignore[reportArgumentType]
-    out = Path(str(options["out"]))
+    report = index_dataset(out=out, **options)  # pyright: ignore[reportArgumentType]
     print_index_report(report, out)
-    job = f"python jobs/train.py --preset PRESET data.manifest={out} data.val_split=SPLIT"
-    print(f"train on them with\n  {job}")
+
+
+def pack(*, manifest: Path, out: Path, shard_bytes: str, **reencoding: int) -> None:
+    """Pack videos into shards and print what was packed."""
+    from dsts_ray.data.packing import Packing, Reencoding, parse_bytes
+    from dsts_ray.launch.pack import pack, print_pack_report
+
+    how = Reencoding(**reencoding) if reencoding else None
+    packing = Packing(shard_bytes=parse_bytes(shard_bytes), reencoding=how)
+    print_pack_report(pack(manifest, out, packing))
 
 
 def main() -> None:
     """Run one command; a user's mistake ends in one line and exit code 2."""
     arguments = vars(parse_arguments())
-    run = {"demo": write_demo, "index": index}[arguments.pop("command")]
+    run = {"demo": write_demo, "index": index, "pack": pack}[arguments.pop("command")]
     try:
         run(**arguments)
     except DSTSRayError as error:

@@ -11,6 +11,7 @@ A check that refuses leaves a row out of the manifest, and lists it with its rea
 ``no file``         there is no file (``survey.py``)
 ``unreadable``      the file does not decode to two frames or more (``survey.py``)
 ``part``            the annotated part holds less than two of the frames that decode (``index.py``)
+``packing``         the file could not be read, or encoded anew, when it was packed (``packing.py``)
 =================== ===============================================================================
 
 A check that warns leaves the videos in, because a data set may be meant that way:
@@ -24,13 +25,20 @@ A check that warns leaves the videos in, because a data set may be meant that wa
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from dsts_ray.data.formats.splits import SPLITS
+
+REFUSED_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("video_id", "path", "reason")]
+)
+"""What every list of refused videos has."""
+
+_CHECK_FIELD = pa.field("check", pa.string(), nullable=False)
 
 _NUM_EXAMPLES = 5
 
@@ -61,6 +69,20 @@ class Finding(NamedTuple):
     def omitted(self) -> int:
         """How many are no example."""
         return self.number - len(self.examples)
+
+
+def refused_table(table: pa.Table, refusals: Mapping[int, Refusal]) -> pa.Table:
+    """List refused videos in the order of the table: ``REFUSED_SCHEMA`` and the check.
+
+    Args:
+        table: With the columns video_id and path.
+        refusals: By row.
+    """
+    rows = sorted(refusals)
+    listed = table.select(["video_id", "path"]).take(pa.array(rows, pa.int64()))
+    checks, reasons = [pa.array([refusals[row][i] for row in rows], pa.string()) for i in range(2)]
+    schema = REFUSED_SCHEMA.append(_CHECK_FIELD)
+    return pa.table([*listed.columns, reasons, checks], schema=schema)
 
 
 def check_annotations(table: pa.Table) -> dict[int, Refusal]:

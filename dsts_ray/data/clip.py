@@ -13,6 +13,8 @@ import numpy as np
 
 from dsts_ray.data.decode import decode_clip
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
+from dsts_ray.data.source import video_file, video_name
+from dsts_ray.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +146,14 @@ class ViewSpec:
 def _decode(
     row: dict[str, Any], choose: Callable[[int], np.ndarray], short_side: int
 ) -> np.ndarray:
-    return decode_clip(
-        row["path"],
-        choose,
-        short_side=short_side,
-        first_frame=row["start_frame"],
-        end_frame=row["end_frame"],
-    )
+    with video_file(row) as path:
+        try:
+            return decode_clip(
+                path,
+                choose,
+                short_side=short_side,
+                first_frame=row["start_frame"],
+                end_frame=row["end_frame"],
+            )
+        except DataError as error:
+            raise DataError(str(error).replace(path, video_name(row))) from error

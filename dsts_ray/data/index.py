@@ -9,7 +9,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pyarrow as pa
 
-from dsts_ray.data.checks import Finding, Refusal, check_annotations, check_videos
+from dsts_ray.data.checks import (
+    Finding,
+    Refusal,
+    check_annotations,
+    check_videos,
+    refused_table,
+)
 from dsts_ray.data.decode import MIN_FRAMES, VideoInfo
 from dsts_ray.data.formats import csv, diving48, folder, ssv2
 from dsts_ray.data.formats.annotations import Annotations
@@ -19,13 +25,6 @@ from dsts_ray.data.survey import NO_FILE, Survey, survey
 from dsts_ray.errors import ConfigError, DataError
 
 Format = Literal["diving48", "ssv2", "csv", "folder"]
-
-REFUSED_SCHEMA = pa.schema(
-    [
-        pa.field(name, pa.string(), nullable=False)
-        for name in ("video_id", "path", "check", "reason")
-    ]
-)
 
 _INFO_SCHEMA = pa.schema([SCHEMA.field(name) for name in VideoInfo._fields])
 _NUM_REASONS_SHOWN = 3
@@ -127,7 +126,7 @@ def index_dataset(
         _count(manifest),
     )
     files = index_files(out)
-    write_parquet(_refused_table(table, refusals), files.refused)
+    write_parquet(refused_table(table, refusals), files.refused)
     with replacing(files.report) as partial:
         partial.write_text(json.dumps(_to_json(report), indent=1), encoding="utf-8")
     manifest.write(files.manifest)
@@ -209,14 +208,6 @@ def _none_usable(root: str | Path, refusals: dict[int, Refusal], paths: list[str
         f"{paths[row]}: {refusals[row].reason}" for row in sorted(refusals)[:_NUM_REASONS_SHOWN]
     )
     return f"none of the {len(refusals)} videos of {root} can be used: {shown}"
-
-
-def _refused_table(table: pa.Table, refusals: dict[int, Refusal]) -> pa.Table:
-    rows = sorted(refusals)
-    listed = table.select(["video_id", "path"]).take(pa.array(rows, pa.int64()))
-    checks, reasons = [[refusals[row][i] for row in rows] for i in range(2)]
-    columns = [*listed.columns, pa.array(checks, pa.string()), pa.array(reasons, pa.string())]
-    return pa.table(columns, schema=REFUSED_SCHEMA)
 
 
 def _count_checks(refusals: Mapping[int, Refusal]) -> dict[str, int]:

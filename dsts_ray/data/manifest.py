@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dsts_ray.data.storage import replacing
+from dsts_ray.data.storage import join, replacing
 from dsts_ray.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -24,8 +24,8 @@ SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("label", pa.int64(), nullable=False),  # index into the classes, -1 = unknown
         pa.field("group", pa.string(), nullable=False),  # source video
-        pa.field("path", pa.string()),  # absolute; null when the bytes lie in a shard
-        pa.field("shard", pa.string()),
+        pa.field("path", pa.string()),  # absolute or a URL; null when the bytes lie in a shard
+        pa.field("shard", pa.string()),  # in the file it may be relative to the manifest's folder
         pa.field("row", pa.int64()),
         pa.field("start_frame", pa.int64(), nullable=False),
         pa.field("end_frame", pa.int64(), nullable=False),  # exclusive
@@ -79,7 +79,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> "Manifest":
-        """Read a manifest.
+        """Read a manifest; shards that it names relative to its folder get their absolute path.
 
         Raises:
             DataError: The file is missing, no Parquet, no manifest, of another schema version,
@@ -106,7 +106,7 @@ class Manifest:
         except (pa.ArrowInvalid, ValueError) as error:
             raise DataError(f"manifest {path} has columns of other types: {error}") from error
         try:
-            return cls(table=table, classes=classes)
+            return cls(table=_with_absolute_shards(table, path.parent), classes=classes)
         except DataError as error:
             raise DataError(f"manifest {path}: {error}") from error
 
@@ -132,6 +132,18 @@ def write_parquet(table: pa.Table, path: str | Path) -> None:
     """Write a table; a reader sees either the old file or the whole new one."""
     with replacing(path) as partial:
         pq.write_table(table, partial)
+
+
+def _with_absolute_shards(table: pa.Table, folder: Path) -> pa.Table:
+    if table["shard"].null_count == len(table):
+        return table
+    chunks = []
+    for chunk in table["shard"].chunks:
+        codes = chunk.dictionary_encode()
+        names = [join(str(folder.resolve()), name) for name in codes.dictionary.to_pylist()]
+        chunks.append(pa.array(names, pa.string()).take(codes.indices))
+    shards = pa.chunked_array(chunks, pa.string())
+    return table.set_column(SCHEMA.get_field_index("shard"), SCHEMA.field("shard"), shards)
 
 
 def _hash_column(column: pa.ChunkedArray) -> bytes:

@@ -7,7 +7,8 @@ it is written, nothing in it is percent-encoded; what follows a ``?`` are option
 
 import os
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -60,10 +61,19 @@ def opened(path: str) -> Iterator[pa.NativeFile]:
     Raises:
         DataError: It is missing or cannot be read, here or within the context.
     """
+    with _named_errors(path), open_file(path) as file:
+        yield file
+
+
+def open_file(path: str) -> pa.NativeFile:
+    """Open a file for reading at any place; the caller closes it.
+
+    Raises:
+        DataError: It is missing or cannot be read.
+    """
     with _named_errors(path):
         system, inner = locate(path)
-        with system.open_input_file(inner) as file:
-            yield file
+        return system.open_input_file(inner)
 
 
 def read_bytes(path: str) -> bytes:
@@ -105,6 +115,28 @@ def list_files(root: str) -> dict[str, int | None]:
             if entry.type == pafs.FileType.File
         }
     return {name: found[name] for name in sorted(found) if "/." not in f"/{name}"}
+
+
+def file_sizes(paths: Sequence[str]) -> list[int | None]:
+    """Ask for the sizes of many files, in bytes, None where there is none.
+
+    Raises:
+        DataError: A file system cannot be asked.
+    """
+    by_system: defaultdict[int, list[int]] = defaultdict(list)
+    located = []
+    for number, path in enumerate(paths):
+        located.append(locate(path))
+        by_system[id(located[-1][0])].append(number)
+    sizes: list[int | None] = [None] * len(paths)
+    for numbers in by_system.values():
+        with _named_errors(paths[numbers[0]]):
+            system, _ = located[numbers[0]]
+            for number, info in zip(
+                numbers, system.get_file_info([located[n][1] for n in numbers]), strict=True
+            ):
+                sizes[number] = info.size
+    return sizes
 
 
 @contextmanager
@@ -172,6 +204,7 @@ def _named_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (OSError, pa.ArrowException) as error:
+        asked = ", or its server does not answer" if is_url(path) else ""
+        raise DataError(f"{path}: there is no such file{asked}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

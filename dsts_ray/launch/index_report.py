@@ -36,3 +36,10 @@ def print_index_report(report: IndexReport, out: Path) -> None:
         line = f"warning: {finding.number} {finding.text}: {shown}"
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"the counts lie in {files.report}", soft_wrap=True)
+    print_next_step(out)
+
+
+def print_next_step(manifest: Path) -> None:
+    """Say how to train on a manifest."""
+    job = f"python jobs/train.py --preset PRESET data.manifest={manifest} data.val_split=SPLIT"
+    print(f"train on them with\n  {job}")

@@ -13,6 +13,7 @@ import dsts_ray
 from dsts_ray.build import build_view_spec
 from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.source import video_bytes
 from dsts_ray.errors import DataError
 from dsts_ray.launch.dataset import manifest_path
 from dsts_ray.launch.home import storage_folder
@@ -123,5 +124,5 @@ def input_example(config: Config, manifest: Manifest) -> bytes:
     for video in manifest.split(config.data.val_split).table.to_pylist():
         with suppress(DataError):
             spec.views(video)
-            return Path(video["path"]).read_bytes()
+            return video_bytes(video)
     return b""

@@ -28,7 +28,7 @@ from dsts_ray.build import (
 from dsts_ray.config.load import config_from_yaml, config_to_yaml, flatten, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import check_flip_labels
-from dsts_ray.data.index import REFUSED_SCHEMA
+from dsts_ray.data.checks import REFUSED_SCHEMA
 from dsts_ray.data.manifest import Manifest, write_parquet
 from dsts_ray.data.pipeline import (
     execution_options,

@@ -63,6 +63,15 @@ def test_a_broken_video_has_an_error_and_the_others_a_prediction(
     assert good.error is None
 
 
+def test_a_predictor_fetches_nothing_from_elsewhere(predictor: VideoPredictor) -> None:
+    """It serves others: what they name must not be asked for from this machine."""
+    (prediction,) = predictor.predict(["http://127.0.0.1:9/video.mp4"], top_k=1)
+    assert prediction.error == (
+        "http://127.0.0.1:9/video.mp4: give a file of this machine, or its bytes"
+    )
+    assert prediction.classes == []
+
+
 def test_the_model_is_in_evaluation_mode(predictor: VideoPredictor) -> None:
     assert not any(module.training for module in predictor.predict_views.model.modules())
 

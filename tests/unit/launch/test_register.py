@@ -2,10 +2,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+
 from dsts_ray.build import build_model, build_setup
 from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.data.index import index_dataset
-from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.manifest import SCHEMA, Manifest
+from dsts_ray.data.shards import write_shard
 from dsts_ray.launch.register import input_example, register_best
 from dsts_ray.tracking.mlflow import open_run
 from dsts_ray.train.checkpoint import TrainingState, save_training_state, save_weights
@@ -32,7 +35,12 @@ def test_the_input_example_is_the_first_video_that_can_be_read(tmp_path: Path) -
     videos[0].unlink()
     videos[1].write_bytes(b"")
     assert input_example(config, Manifest.read(out)) == content
-    videos[2].unlink()
+    row = {**Manifest.read(out).table.to_pylist()[2], "path": None, "row": 0}
+    row["shard"] = str(tmp_path / "shard.parquet")
+    for _ in write_shard(tmp_path / "shard.parquet", packing="", video_ids="c", contents=[content]):
+        videos[2].unlink()
+    packed = Manifest(pa.Table.from_pylist([row], SCHEMA), ("dive",))
+    assert input_example(config, packed) == content
     assert input_example(config, Manifest.read(out)) == b""
 
 
