@@ -26,6 +26,8 @@ from dsts_ray.errors import DataError
 MIN_FRAMES = 2
 MIN_DELIVERED_RATIO = 0.9
 
+_MAX_STATED_FRAMES = 2**28  # decord makes room for all of them, and aborts where it cannot
+
 # Any frame that decord would replace by a copy of its neighbour is an error.
 _FAULT_TOLERANCE = 1.0e-6
 _DECORD_ERRORS = (
@@ -61,6 +63,7 @@ class _Display(NamedTuple):
     height: int
     rotation: int
     container: str
+    stated_frames: int  # by the container's header, 0 where it states none
 
 
 def probe(source: str | bytes) -> VideoInfo:
@@ -153,6 +156,8 @@ def _decord_weakness(display: _Display) -> str | None:
     """Name what decord would get wrong without a word."""
     if display.container == "avi":
         return "not tried: a truncated AVI file ends its process"
+    if display.stated_frames >= _MAX_STATED_FRAMES:
+        return f"not tried: its process ends over {display.stated_frames} stated frames"
     if display.rotation and "mov" not in display.container:
         return "not tried: it ignores the rotation of this container"
     return None
@@ -234,7 +239,8 @@ def _display(frame: av.VideoFrame, container: InputContainer) -> _Display:
     width, height = frame.width, frame.height
     if rotation in (90, 270):
         width, height = height, width
-    return _Display(width, height, rotation, container.format.name)
+    stated = container.streams.video[0].frames
+    return _Display(width, height, rotation, container.format.name, stated)
 
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +128,15 @@ class Manifest:
         return Manifest(table=part, classes=self.classes)
 
 
+def read_videos(path: str | Path, split: str, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of one split of a manifest that has been read before.
+
+    Nothing else is held in memory on the way.
+    """
+    table = pq.read_table(path, columns=list(columns), filters=pc.field("split") == split)
+    return _with_absolute_shards(table, Path(path).parent)
+
+
 def write_parquet(table: pa.Table, path: str | Path) -> None:
     """Write a table; a reader sees either the old file or the whole new one."""
     with replacing(path) as partial:
@@ -143,7 +152,7 @@ def _with_absolute_shards(table: pa.Table, folder: Path) -> pa.Table:
         names = [join(str(folder.resolve()), name) for name in codes.dictionary.to_pylist()]
         chunks.append(pa.array(names, pa.string()).take(codes.indices))
     shards = pa.chunked_array(chunks, pa.string())
-    return table.set_column(SCHEMA.get_field_index("shard"), SCHEMA.field("shard"), shards)
+    return table.set_column(table.schema.get_field_index("shard"), SCHEMA.field("shard"), shards)
 
 
 def _hash_column(column: pa.ChunkedArray) -> bytes:

@@ -25,7 +25,7 @@ from ray.data.block import BlockMetadata
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.decoders import Decoder, Rows, TestDecoder, TrainingDecoder
-from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.manifest import read_videos
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.watch import Watch
 
@@ -140,7 +140,7 @@ def training_stream(
             num_batches=num_batches,
             batches_per_block=batches_per_block,
         ),
-        _videos(manifest, split),
+        read_videos(manifest, split, _COLUMNS),
         order.num_blocks(num_batches, batches_per_block),
         num_decoders=num_decoders,
         cpus_per_decoder=cpus_per_decoder,
@@ -160,7 +160,7 @@ def test_stream(
     timeout_s: float,
 ) -> Dataset:
     """Stream every video once, in blocks independent of the number of workers."""
-    videos = _videos(manifest, split)
+    videos = read_videos(manifest, split, _COLUMNS)
     num_blocks = -(-len(videos) // block_size)
     return _decoded(
         partial(TestDecoder, spec=spec, block_size=block_size),
@@ -211,10 +211,6 @@ def packed(block: Rows) -> dict[str, Any]:
 def unpacked(row: Rows) -> Rows:
     """Undo :func:`packed`."""
     return {name: values[0] for name, values in row.items()}
-
-
-def _videos(manifest: str, split: str) -> pa.Table:
-    return Manifest.read(manifest).split(split).table.select(_COLUMNS)
 
 
 def _decoded(

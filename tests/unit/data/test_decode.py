@@ -228,6 +228,16 @@ def test_a_truncated_avi_does_not_end_the_process(tmp_path: Path) -> None:
             decode_clip(content[: len(content) * percent // 100], middle, short_side=None)
 
 
+def test_a_header_that_states_a_billion_frames_does_not_end_the_process(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "video.mp4", num_frames=24)
+    content = bytearray(path.read_bytes())
+    counts = content.index(b"stts") + 12
+    content[counts : counts + 4] = (2**30).to_bytes(4, "big")
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        decode_clip(str(path), middle, short_side=None)
+
+
 def test_one_frame_is_no_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "still.mp4", num_frames=1)
     with pytest.raises(DataError, match=r"still\.mp4: holds 1 frame\(s\)"):

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsts_ray.data.manifest import SCHEMA, Manifest, write_parquet
+from dsts_ray.data.manifest import SCHEMA, Manifest, read_videos, write_parquet
 from dsts_ray.errors import DataError
 
 
@@ -163,3 +163,17 @@ def test_the_digest_tells_contents_apart() -> None:
         other = table.set_column(place, SCHEMA.field(name), values)
         digests.add(Manifest(other, ("dive", "jump")).digest)
     assert len(digests) == 3 + len(changed)
+
+
+def test_columns_of_a_split_are_those_of_the_whole_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.parquet"
+    manifest = make_manifest(splits=("train", "test", "train"))
+    shards = pa.array(["shards/0.parquet"] * 3)
+    table = manifest.table.set_column(
+        SCHEMA.get_field_index("shard"), SCHEMA.field("shard"), shards
+    )
+    Manifest(table, manifest.classes).write(path)
+    columns = ["label", "shard", "path"]
+    videos = read_videos(path, "train", columns)
+    assert videos.equals(Manifest.read(path).split("train").table.select(columns))
+    assert videos["shard"].to_pylist() == [str(tmp_path / "shards" / "0.parquet")] * 2
