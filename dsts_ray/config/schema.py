@@ -166,8 +166,8 @@ class ModelConfig:
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     weights: str = ""
-    """File of weights to start from: TPN, TSM, ResNet-50 or (Video) Swin as published, or ours;
-    empty starts from random weights."""
+    """File of weights to start from: TPN, TSM, ResNet-50 or (Video) Swin as published, or ours, or
+    a registered model, as models:/NAME@champion; empty starts from random weights."""
     dropout: RatioBelowOne = 0.5
     """Dropout before the classifier."""
 

@@ -11,21 +11,33 @@ from dsts_ray.build import build_model
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import CheckpointError
 from dsts_ray.models.weights import WeightsReport, load_starting_weights
+from dsts_ray.tracking.registry import resolve_model
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
 
 _MODEL_PARTS = 2
 
 
-def locate_weights(weights: str) -> Path | None:
-    """Resolve ``model.weights``: a file, or a checkpoint folder of ours; None if there is none.
+def locate_weights(weights: str, *, uri: str, cache: Path) -> Path | None:
+    """Resolve ``model.weights``: a file, a checkpoint folder of ours or a registered model.
 
     The path must be the same on every node of the cluster.
 
+    Args:
+        weights: Path, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; empty for none.
+        uri: Tracking server with the registered models.
+        cache: Folder for what is fetched from there.
+
+    Returns:
+        A file, or None.
+
     Raises:
         CheckpointError: There is no such file.
+        TrackingError: There is no such registered model.
     """
     if not weights:
         return None
+    if weights.startswith("models:"):
+        return resolve_model(uri=uri, model=weights, cache_dir=cache).directory / WEIGHTS_FILE
     path = Path(weights).expanduser().absolute()
     path = path / WEIGHTS_FILE if path.is_dir() else path
     if not path.is_file():

@@ -1,3 +1,4 @@
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -18,12 +19,13 @@ def test_a_file_or_a_checkpoint_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / WEIGHTS_FILE).touch()
-    assert locate_weights("") is None
-    assert locate_weights(str(tmp_path)) == tmp_path / WEIGHTS_FILE
+    locate = partial(locate_weights, uri="unused", cache=tmp_path / "models")
+    assert locate("") is None
+    assert locate(str(tmp_path)) == tmp_path / WEIGHTS_FILE
     monkeypatch.chdir(tmp_path)
-    assert locate_weights(WEIGHTS_FILE) == tmp_path / WEIGHTS_FILE
+    assert locate(WEIGHTS_FILE) == tmp_path / WEIGHTS_FILE
     with pytest.raises(CheckpointError, match=r"model.weights = absent.pth: there is no file"):
-        locate_weights("absent.pth")
+        locate("absent.pth")
 
 
 def test_the_table_names_every_outcome_once_for_each_part(tmp_path: Path) -> None:
