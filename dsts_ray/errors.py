@@ -21,5 +21,9 @@ class ClusterError(DSTSRayError):
     """The Ray cluster cannot run what was asked for."""
 
 
+class OutOfMemoryError(DSTSRayError):
+    """A worker asked for more memory than its node or GPU has."""
+
+
 class TrackingError(DSTSRayError):
     """The MLflow server or its registry cannot be reached or refuses what was asked for."""

@@ -11,17 +11,21 @@ from ray.actor import ActorHandle
 
 from dsts_ray.config.schema import Config
 
+PLACEMENT_GROUP = "placement_group"
+"""Reported beside the metrics: the resources that a run's workers hold, for who must free them."""
+
 
 class WorkerJob(TypedDict):
     """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start.
 
     ``samples`` is the folder of the record of which clips each step was trained on, None without.
+    ``video_ids`` are those of the validation split.
     """
 
     config: Config
     classes: tuple[str, ...]
     num_clips: int
-    num_videos: int
+    video_ids: tuple[str, ...]
     tracking_uri: str
     run_id: str
     weights: Path | None

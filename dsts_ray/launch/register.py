@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ray.train import Result
-
 import dsts_ray
 from dsts_ray.build import build_view_spec
 from dsts_ray.config.schema import Config
@@ -45,6 +43,9 @@ _SERVING_REQUIREMENTS = (
 MEASURED_ON = ("split", "num_videos", "protocol", "manifest_digest")
 """Tags of a version that must be the champion's for their metrics to be compared."""
 
+CHECKPOINT_ARTIFACT = "checkpoint"
+"""Artifact folder of a run's best checkpoint."""
+
 MANIFEST_TAG = "manifest"
 """Tag with the path of the manifest that a version was trained on."""
 
@@ -54,13 +55,10 @@ def register_best(
     uri: str,
     run_id: str,
     manifest: Manifest,
-    result: Result,
+    checkpoint: Path,
     setup: EvaluationSetup,
 ) -> dict[str, Any]:
-    """Log the best checkpoint, register it, and move the alias if it beats the champion.
-
-    The version's tags say what its metrics hold for. What this run has registered before, with the
-    same weights, is not registered again.
+    """Log a run's best checkpoint, register it, and move the alias if it beats the champion.
 
     Returns:
         Entries for the run's summary.
@@ -69,38 +67,15 @@ def register_best(
         TrackingError: The registry cannot be reached or refuses.
     """
     name = config.tracking.model_name
-    best = result.get_best_checkpoint(config.tracking.metric, "max")
-    assert best is not None
-    folder = Path(best.path)
-    log_artifacts(uri=uri, run_id=run_id, directory=folder, artifact_path="checkpoint")
-    metrics = {
-        name: value
-        for name, value in read_state(folder).metrics.items()
-        if name.startswith(("val/", "dsts/"))
-    }
+    log_artifacts(uri=uri, run_id=run_id, directory=checkpoint, artifact_path=CHECKPOINT_ARTIFACT)
     entries: dict[str, Any] = {
-        "best_checkpoint": str(folder),
-        **{f"best/{k}": v for k, v in metrics.items()},
+        "best_checkpoint": str(checkpoint),
+        **{f"best/{key}": value for key, value in _measured(checkpoint).items()},
     }
     if not name:
         return entries
-    tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
-    tags["manifest_digest"] = manifest.split(setup.split).digest
-    tags[MANIFEST_TAG] = str(manifest_path(config, storage_folder(config)))
-    with (folder / WEIGHTS_FILE).open("rb") as weights:
-        tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()
-    # An earlier session of the run may have ended between the registration and the summary.
-    number = find_version(uri=uri, name=name, run_id=run_id, tags=tags) or register_model(
-        uri=uri,
-        run_id=run_id,
-        name=name,
-        model_script=_PACKAGE / "registered_model.py",
-        artifacts={"config": folder / CONFIG_FILE, "weights": folder / WEIGHTS_FILE},
-        code_paths=[_PACKAGE],
-        example=input_example(config, manifest),
-        pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
-        metrics=metrics,
-        tags=tags,
+    number = register_checkpoint(
+        name, checkpoint, config=config, uri=uri, run_id=run_id, manifest=manifest, setup=setup
     )
     decided = promote_if_better(
         uri=uri,
@@ -116,6 +91,53 @@ def register_best(
         "is_champion": decided.is_champion,
         "incomparable": decided.incomparable,
     }
+
+
+def register_checkpoint(
+    name: str,
+    checkpoint: Path,
+    *,
+    config: Config,
+    uri: str,
+    run_id: str,
+    manifest: Manifest,
+    setup: EvaluationSetup,
+) -> str:
+    """Make a checkpoint folder a version of a registered model.
+
+    The version's tags say what its metrics hold for. What the run has registered before, with the
+    same weights, is not registered again.
+
+    Returns:
+        The version.
+
+    Raises:
+        TrackingError: The registry cannot be reached or refuses.
+    """
+    tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
+    tags["manifest_digest"] = manifest.split(setup.split).digest
+    tags[MANIFEST_TAG] = str(manifest_path(config, storage_folder(config)))
+    with (checkpoint / WEIGHTS_FILE).open("rb") as weights:
+        tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()
+    # An earlier session of the run may have ended between the registration and the summary.
+    return find_version(uri=uri, name=name, run_id=run_id, tags=tags) or register_model(
+        uri=uri,
+        run_id=run_id,
+        name=name,
+        model_script=_PACKAGE / "registered_model.py",
+        artifacts={"config": checkpoint / CONFIG_FILE, "weights": checkpoint / WEIGHTS_FILE},
+        code_paths=[_PACKAGE],
+        example=input_example(config, manifest),
+        pip_requirements=[f"{package}=={version(package)}" for package in _SERVING_REQUIREMENTS],
+        metrics=_measured(checkpoint),
+        tags=tags,
+    )
+
+
+def _measured(checkpoint: Path) -> dict[str, float]:
+    """Metrics of the evaluation at a checkpoint."""
+    metrics = read_state(checkpoint).metrics
+    return {key: value for key, value in metrics.items() if key.startswith(("val/", "dsts/"))}
 
 
 def input_example(config: Config, manifest: Manifest) -> bytes:

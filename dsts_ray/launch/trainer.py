@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ import pyarrow as pa
 from ray.data import Dataset
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
@@ -36,7 +37,7 @@ from dsts_ray.data.pipeline import (
     training_stream,
     videos_per_block,
 )
-from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError
+from dsts_ray.errors import ClusterError, ConfigError, DSTSRayError, OutOfMemoryError
 from dsts_ray.launch.cluster import check_resources, connected
 from dsts_ray.launch.dataset import (
     check_held_out,
@@ -47,16 +48,19 @@ from dsts_ray.launch.dataset import (
     manifest_path,
 )
 from dsts_ray.launch.entry import WorkerJob, run_worker
-from dsts_ray.launch.failure import own_error
+from dsts_ray.launch.failure import out_of_memory, own_error
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_json, read_state
+from dsts_ray.train.predictions import PREDICTIONS_FILE
 
 DATA_FILE, SUMMARY_FILE, REFUSED_FILE = "data.json", "summary.json", "refused.parquet"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
+RUN_ARTIFACT = "run"
+"""Artifact folder of a finished run's summary, configuration and predictions."""
 _FREE_KEYS = ("name", "storage.path", "tracking.uri")
 
 
@@ -96,8 +100,20 @@ class Outcome:
     was_finished: bool
 
 
-def train(config: Config, console: Console) -> Outcome:
+def train(
+    config: Config,
+    console: Console,
+    *,
+    tags: Mapping[str, str] | None = None,
+    callbacks: Sequence[UserCallback] = (),
+) -> Outcome:
     """Train, evaluate, register; continues an interrupted run of the same name.
+
+    Args:
+        config: Resolved configuration.
+        console: Where progress is shown.
+        tags: Of the MLflow run, beside the versions of the environment.
+        callbacks: What Ray Train's controller tells of reports.
 
     Raises:
         DSTSRayError: Bad configuration, data, cluster or tracking server; what was trained until
@@ -123,15 +139,13 @@ def train(config: Config, console: Console) -> Outcome:
             f"{config.train.batch_size}"
         )
     with console.status("preparing data"):
-        weights = locate_weights(config.model.weights)
+        weights = locate_weights(config.model.weights, uri=uri, cache=storage / "models")
         run = Run(config, name, folder, uri, locate_manifest(config, storage), weights)
         manifest = Manifest.read(run.manifest)
         check_same_data(manifest, folder / DATA_FILE)
         check_flip_labels(config.augment.flip_labels, len(manifest.classes))
-        num_clips, num_videos = (
-            len(labelled_split(manifest, split))
-            for split in (config.data.train_split, config.data.val_split)
-        )
+        labelled_split(manifest, config.data.val_split)
+        num_clips = len(labelled_split(manifest, config.data.train_split))
         check_held_out(config, num_clips)
     if run.weights and not latest_step(folder / CHECKPOINTS):
         print_weights(check_weights(config, len(manifest.classes), run.weights), console)
@@ -141,7 +155,7 @@ def train(config: Config, console: Console) -> Outcome:
         run_name=name,
         artifact_root=str(storage / "artifacts"),
         params=flatten(config),
-        tags=environment_versions(),
+        tags=environment_versions() | dict(tags or {}),
     )
     status = "FAILED"
     try:
@@ -152,7 +166,7 @@ def train(config: Config, console: Console) -> Outcome:
             (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))
             earlier = latest_state(folder / CHECKPOINTS)
             started -= earlier.ledger.wall_s if earlier else 0.0  # as if it had not stopped
-            result = _fit(run, manifest, num_clips, num_videos, run_id, console, started)
+            result = _fit(run, manifest, num_clips, run_id, console, started, callbacks)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
         _record(run, summary, run_id)
         status = "FINISHED"
@@ -165,14 +179,23 @@ def train(config: Config, console: Console) -> Outcome:
 
 
 def _record(run: Run, summary: dict[str, Any], run_id: str) -> None:
-    """Write ``summary.json``, which marks the run as finished, and log the small files."""
+    """Write ``summary.json``, which marks the run as finished, and log it.
+
+    Beside it in MLflow: the other small files, and what the last evaluation predicted.
+    """
     with tempfile.TemporaryDirectory(dir=run.folder) as folder:
         written = Path(folder) / SUMMARY_FILE
         written.write_text(json.dumps(summary, indent=2))
         for name in (CONFIG_FILE, REFUSED_FILE):
             shutil.copy(run.folder / name, folder)
+        latest = latest_checkpoint(run.folder / CHECKPOINTS)
+        if latest and (latest / PREDICTIONS_FILE).exists():
+            shutil.copy(latest / PREDICTIONS_FILE, folder)
         log_artifacts(
-            uri=run.tracking_uri, run_id=run_id, directory=Path(folder), artifact_path="run"
+            uri=run.tracking_uri,
+            run_id=run_id,
+            directory=Path(folder),
+            artifact_path=RUN_ARTIFACT,
         )
         written.replace(run.folder / SUMMARY_FILE)
 
@@ -197,12 +220,13 @@ def _fit(
     run: Run,
     manifest: Manifest,
     num_clips: int,
-    num_videos: int,
     run_id: str,
     console: Console,
     started: float,
+    callbacks: Sequence[UserCallback],
 ) -> Result:
     config = run.config
+    video_ids = manifest.split(config.data.val_split).table["video_id"].to_pylist()
     checkpoints = run.folder / CHECKPOINTS
     first_step = latest_step(checkpoints)
     if first_step:
@@ -212,7 +236,7 @@ def _fit(
             config=config,
             classes=manifest.classes,
             num_clips=num_clips,
-            num_videos=num_videos,
+            video_ids=tuple(video_ids),
             tracking_uri=run.tracking_uri,
             run_id=run_id,
             weights=run.weights,
@@ -233,6 +257,7 @@ def _fit(
                 name=CHECKPOINTS,
                 storage_path=str(run.folder),
                 failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+                callbacks=list(callbacks),
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=config.train.keep_checkpoints,
                     checkpoint_score_attribute=config.tracking.metric,
@@ -310,12 +335,18 @@ def _test_dataset(run: Run) -> Dataset:
     )
 
 
-def latest_state(checkpoints: Path) -> TrainingState | None:
-    """State of the checkpoint that Ray Train's snapshot calls the latest; None without one."""
+def latest_checkpoint(checkpoints: Path) -> Path | None:
+    """The checkpoint that Ray Train's snapshot calls the latest; None without one."""
     if not (checkpoints / "checkpoint_manager_snapshot.json").exists():
         return None
     latest = Result.from_path(str(checkpoints)).checkpoint
-    return read_state(Path(latest.path)) if latest else None
+    return Path(latest.path) if latest else None
+
+
+def latest_state(checkpoints: Path) -> TrainingState | None:
+    """State of the latest checkpoint; None without one."""
+    latest = latest_checkpoint(checkpoints)
+    return read_state(latest) if latest else None
 
 
 def latest_step(checkpoints: Path) -> int:
@@ -330,6 +361,11 @@ def _first_cause(error: TrainingFailedError) -> DSTSRayError:
     for failure in failures:
         if own := own_error(failure):
             return own
+    if cause := out_of_memory([*failures, error]):
+        return OutOfMemoryError(
+            f"a worker ran out of memory ({cause}); lower train.micro_batch_size, "
+            "evaluation.batch_size or data.prefetch_batches, or the size of the model"
+        )
     return ClusterError(
         f"training failed: {failures[0] if failures else error}; run the same command again to "
         "continue from the last checkpoint"
@@ -349,7 +385,11 @@ def _summarize(
     setup = build_setup(
         run.config, model=run.name, split=split, num_videos=len(manifest.split(split))
     )
-    registration = register_best(run.config, run.tracking_uri, run_id, manifest, result, setup)
+    best = result.get_best_checkpoint(run.config.tracking.metric, "max")
+    assert best is not None
+    registration = register_best(
+        run.config, run.tracking_uri, run_id, manifest, Path(best.path), setup
+    )
     return {
         "name": run.name,
         "num_classes": len(manifest.classes),
@@ -358,7 +398,7 @@ def _summarize(
         **{
             key: value
             for key, value in metrics.items()
-            if key.startswith(("val/", "dsts/", "udl/"))
+            if key.startswith(("val/", "dsts/", "udl/", "time/inference"))
         },
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "num_dsts_parameters": sum(p.numel() for p in dsts.parameters()) if dsts else 0,

@@ -12,22 +12,24 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.actor import ActorHandle
+from ray.util.placement_group import get_current_placement_group
 
 from dsts_ray.build import (
     build_augmentation,
     build_loop,
     build_model,
     build_order,
+    build_setup,
     build_step,
     build_view_predictor,
     build_view_spec,
 )
-from dsts_ray.config.load import config_to_yaml
+from dsts_ray.config.load import config_to_yaml, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
 from dsts_ray.errors import DataError
-from dsts_ray.launch.entry import WorkerJob
+from dsts_ray.launch.entry import PLACEMENT_GROUP, WorkerJob
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
@@ -41,8 +43,9 @@ from dsts_ray.train.checkpoint import (
     save_weights,
 )
 from dsts_ray.train.collective import average_buffers
-from dsts_ray.train.evaluate import predict_split, score
+from dsts_ray.train.evaluate import Predictions, TimedPredictor, predict_split, score
 from dsts_ray.train.ledger import Ledger
+from dsts_ray.train.predictions import PREDICTIONS_FILE, SavedPredictions, write_predictions
 from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import TrainingStep
 
@@ -68,7 +71,9 @@ class RayContext:
             if self.rank == 0:
                 write(Path(folder))
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(dict(metrics), checkpoint=checkpoint)
+            place = get_current_placement_group()
+            held = {PLACEMENT_GROUP: place.id.hex()} if place else {}
+            ray.train.report({**metrics, **held}, checkpoint=checkpoint)
 
     def show(self, progress: Mapping[str, float]) -> None:
         """See :class:`~dsts_ray.train.context.RunContext`."""
@@ -111,6 +116,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         )
 
     record = SampleRecord(job["samples"]) if job["samples"] else None
+    evaluated: list[SavedPredictions] = []
 
     def evaluate() -> dict[str, float]:
         average_buffers(model)
@@ -119,20 +125,25 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             batch_size=videos_per_block(build_view_spec(config), config.evaluation.batch_size),
             prefetch_blocks=1,
         )
-        predict = build_view_predictor(config, model, context.device)
-        predictions = predict_split(predict, blocks, job["num_videos"])
-        return score(predictions, classes=classes, num_neurons=config.dsts.num_neurons)
+        predict = TimedPredictor(build_view_predictor(config, model, context.device))
+        predictions = predict_split(predict, blocks, len(job["video_ids"]))
+        evaluated[:] = [_saved(job, predictions)]
+        scores = score(predictions, classes=classes, num_neurons=config.dsts.num_neurons)
+        return scores | predict.metrics
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
         optimizer_state = collect_optimizer_state(_engines(step))
         samples = record.gathered() if record else None
         wall_s = job["wall_s"] + time.monotonic() - started
         ledger = replace(loop.ledger, wall_s=wall_s, refused=loop.all_refused())
+        predictions = evaluated.pop() if evaluated else None
 
         def write_files(folder: Path) -> None:
             if record and samples:
                 record.write(samples)
             save_weights(folder, model, classes=classes, config=config_to_yaml(config))
+            if predictions is not None:
+                write_predictions(predictions, folder / PREDICTIONS_FILE)
             undelivered = tuple(tracker.undelivered())
             state = TrainingState(next_step, metrics, undelivered, ledger)
             save_training_state(folder, optimizer_state, state)
@@ -163,6 +174,19 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "data_wait_ratio": loop.ledger.data_wait_ratio,
         "refused": loop.all_refused(),
     }
+
+
+def _saved(job: WorkerJob, predictions: Predictions) -> SavedPredictions:
+    """Predictions of the validation split, with what they hold for."""
+    config, video_ids = job["config"], job["video_ids"]
+    split = config.data.val_split
+    return SavedPredictions(
+        setup=build_setup(config, model=run_name(config), split=split, num_videos=len(video_ids)),
+        classes=job["classes"],
+        num_neurons=config.dsts.num_neurons,
+        video_ids=video_ids,
+        predictions=predictions,
+    )
 
 
 def _engines(step: TrainingStep) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Predictions of a split from all views of its videos, on any number of workers."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -155,7 +156,37 @@ def average_views(logits: Tensor, seen: Tensor, average: Average) -> Tensor:
     return torch.where(seen.any(1, keepdim=True), mean, 0.0)
 
 
-def predict_split(predict: ViewPredictor, blocks: Iterable[Rows], num_videos: int) -> Predictions:
+@dataclass
+class TimedPredictor:
+    """Predicts as another does and counts the time that takes, decoding not included.
+
+    Attributes:
+        predict: The other one.
+        num_views: Predicted so far.
+        seconds: That took.
+    """
+
+    predict: Callable[[Rows], dict[str, np.ndarray]]
+    num_views: int = 0
+    seconds: float = 0.0
+
+    def __call__(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Predict a block."""
+        started = time.perf_counter()
+        predicted = self.predict(rows)
+        self.seconds += time.perf_counter() - started
+        self.num_views += rows["clip"].shape[0] * rows["clip"].shape[1]
+        return predicted
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Seconds a view, once there was one."""
+        return {"time/inference_view_s": self.seconds / self.num_views} if self.num_views else {}
+
+
+def predict_split(
+    predict: Callable[[Rows], dict[str, np.ndarray]], blocks: Iterable[Rows], num_videos: int
+) -> Predictions:
     """Predict a split on all training workers; each gives its own blocks and gets all videos.
 
     Raises:

@@ -15,6 +15,8 @@ from dsts_ray.errors import DataError
 from dsts_ray.train.evaluate import Predictions
 
 SCHEMA_VERSION = 1
+PREDICTIONS_FILE = "predictions.parquet"
+"""Of a checkpoint: what its evaluation predicted."""
 
 _METADATA_KEY = b"dsts_ray.predictions"
 _COLUMNS = ("video_id", "label", "probabilities", "views_expected", "views_seen", "refused")

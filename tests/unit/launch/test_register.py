@@ -1,6 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pyarrow as pa
 
@@ -58,7 +56,6 @@ def test_what_a_run_registered_before_is_not_registered_again(tmp_path: Path) ->
     run_id = open_run(
         uri=uri, experiment="e", run_name="run", artifact_root=None, params={}, tags={}
     )
-    result: Any = SimpleNamespace(get_best_checkpoint=lambda *_: SimpleNamespace(path=checkpoint))
-    entries = [register_best(config, uri, run_id, manifest, result, setup) for _ in range(2)]
+    entries = [register_best(config, uri, run_id, manifest, checkpoint, setup) for _ in range(2)]
     assert entries[0] == entries[1]
     assert (entries[0]["registered_version"], entries[0]["is_champion"]) == ("1", True)
