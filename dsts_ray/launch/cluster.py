@@ -1,8 +1,9 @@
 """Connecting to a Ray cluster and checking that a run fits it."""
 
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import ray
@@ -28,13 +29,13 @@ def connected() -> Iterator[None]:
     Raises:
         ClusterError: There is no cluster at ``RAY_ADDRESS``.
     """
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     if ray.is_initialized():
         _quiet()
         yield
         return
     address = os.environ.get("RAY_ADDRESS") or _LOCAL
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
     if address == _LOCAL:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
@@ -67,6 +68,29 @@ def _explain(address: str, error: Exception) -> str:
     )
 
 
+def num_runs_at_once(configs: Iterable[Config]) -> int:
+    """Runs of these configurations that the cluster carries at the same time, at least one.
+
+    Raises:
+        ClusterError: One of them does not fit the cluster.
+    """
+    has = ray.cluster_resources()
+    numbers: list[float] = []
+    for config in configs:
+        check_resources(config)
+        numbers.append(has.get("CPU", 0.0) / needed_cpus(config))
+        if config.scaling.use_gpu:
+            numbers.append(has.get("GPU", 0.0) / config.scaling.num_workers)
+    return max(1, math.floor(min(numbers) + 1e-6))
+
+
+def needed_cpus(config: Config) -> float:
+    """CPUs of a training run: its workers, and two streams' decoders and counters of rows."""
+    scaling, data = config.scaling, config.data
+    for_a_stream = data.num_decoders * data.cpus_per_decoder + CPUS_TO_COUNT
+    return scaling.num_workers * scaling.cpus_per_worker + 2 * for_a_stream
+
+
 def check_resources(config: Config) -> None:
     """Refuse a run that would wait for ever for resources the cluster does not have.
 
@@ -75,8 +99,7 @@ def check_resources(config: Config) -> None:
     """
     has = ray.cluster_resources()
     scaling, data = config.scaling, config.data
-    for_workers = scaling.num_workers * scaling.cpus_per_worker
-    asked = for_workers + 2 * (data.num_decoders * data.cpus_per_decoder + CPUS_TO_COUNT)
+    asked = needed_cpus(config)
     num_cpus, num_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
     if _exceeds(asked, num_cpus):
         raise ClusterError(
@@ -129,5 +152,5 @@ def _quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train"):
+    for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,29 @@
+"""What a person reads when a sweep has ended."""
+
+import shlex
+
+from rich.console import Console
+from rich.table import Table
+
+from dsts_ray.launch.trial import FAILED
+from dsts_ray.launch.tune import SweepOutcome
+from dsts_ray.tracking.connection import without_password
+
+
+def print_sweep(sweep: str, outcome: SweepOutcome, console: Console) -> None:
+    """Print how every run ended, and what to do next."""
+    record = outcome.record
+    say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
+    if outcome.was_finished:
+        say(f"{outcome.name} is finished; its runs stay as they are")
+    table = Table("row", "seed", "run", "outcome", "reason", title=outcome.name)
+    for trial in record.trials:
+        ended, reason = record.outcomes.get(trial.run, ("not run", ""))
+        table.add_row(trial.row, str(trial.seed), trial.run, ended, reason)
+    console.print(table)
+    if any(ended == FAILED for ended, _ in record.outcomes.values()):
+        say("failed runs are tried again by the same command with --resume")
+    store = shlex.quote(without_password(outcome.uri))
+    say("what next")
+    say(f"  report           python jobs/report.py {sweep} --tracking-uri {store}")
+    say(f"  promote          python jobs/promote.py --from-sweep {sweep} --tracking-uri {store}")

@@ -1,0 +1,127 @@
+"""What a sweep consists of and how its trials ended, kept in MLflow beside the runs."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsts_ray.config.trials import SweepPlan, Trial
+from dsts_ray.errors import TrackingError
+from dsts_ray.tracking.mlflow import log_artifacts
+from dsts_ray.tracking.search import fetched_file
+
+SWEEP_TAG = "dsts_ray.sweep"
+"""Tag with the sweep's name, on its own MLflow run."""
+_ARTIFACT, _FILE = "sweep", "sweep.json"
+
+
+@dataclass
+class TrialRecord:
+    """One row and seed of a sweep.
+
+    Attributes:
+        row: Of the sweep.
+        seed: ``train.seed``.
+        run: Name of the training run; rows may share one.
+        parameters: Of a drawn trial, by dotted key.
+    """
+
+    row: str
+    seed: int
+    run: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SweepRecord:
+    """A sweep as its report needs it; a JSON file among the artifacts of the sweep's MLflow run.
+
+    Attributes:
+        name: Of the sweep.
+        title: Of the sweep.
+        metric: That decides.
+        preset: All rows start from.
+        overrides: ``key=value`` of the command line.
+        source: Of the paper's numbers.
+        baselines: Row that each row is compared with.
+        paper: The paper's numbers by row and measure.
+        trials: In the order of the table.
+        outcomes: (outcome, reason) by run; none for a run that has not ended.
+    """
+
+    name: str
+    title: str
+    metric: str
+    preset: str
+    overrides: list[str]
+    source: str
+    baselines: dict[str, str]
+    paper: dict[str, dict[str, float]]
+    trials: list[TrialRecord] = field(default_factory=list)
+    outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def add(self, trial: Trial, parameters: Mapping[str, Any], baseline: str | None) -> None:
+        """Add a trial, unless it is there."""
+        if any((entry.row, entry.seed) == (trial.row, trial.seed) for entry in self.trials):
+            return
+        self.trials.append(TrialRecord(trial.row, trial.seed, trial.name, dict(parameters)))
+        if baseline:
+            self.baselines[trial.row] = baseline
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Runs without an outcome."""
+        names = dict.fromkeys(trial.run for trial in self.trials)
+        return [name for name in names if name not in self.outcomes]
+
+
+def new_record(plan: SweepPlan) -> SweepRecord:
+    """Record a plan of which nothing has run."""
+    sweep = plan.sweep
+    record = SweepRecord(
+        name=sweep.name,
+        title=sweep.title,
+        metric=plan.base.tracking.metric,
+        preset=sweep.preset,
+        overrides=list(plan.overrides),
+        source=sweep.source,
+        baselines={},
+        paper={row: dict(numbers) for row, numbers in sweep.paper.items()},
+    )
+    for trial in plan.trials:
+        record.add(trial, {}, sweep.baseline_of(trial.row))
+    return record
+
+
+def write_record(record: SweepRecord, *, uri: str, run_id: str) -> None:
+    """Log a record to the sweep's MLflow run, in the place of an earlier one.
+
+    Raises:
+        TrackingError: The store cannot be reached or refuses.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / _FILE).write_text(json.dumps(asdict(record), indent=2))
+        log_artifacts(uri=uri, run_id=run_id, directory=Path(folder), artifact_path=_ARTIFACT)
+
+
+def read_record(*, uri: str, run_id: str) -> SweepRecord | None:
+    """Read the record of a sweep's MLflow run; None where it has none.
+
+    Raises:
+        TrackingError: The store cannot be reached, or what it gives is no record.
+    """
+    with fetched_file(uri=uri, run_id=run_id, path=f"{_ARTIFACT}/{_FILE}") as path:
+        if path is None:
+            return None
+        content = json.loads(path.read_text())
+    try:
+        trials = [TrialRecord(**trial) for trial in content.pop("trials")]
+        outcomes = {name: (end, reason) for name, (end, reason) in content.pop("outcomes").items()}
+        return SweepRecord(**content, trials=trials, outcomes=outcomes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrackingError(
+            f"{_ARTIFACT}/{_FILE} of run {run_id} is no record that this release reads ({error}); "
+            "run the sweep again"
+        ) from error

@@ -1,0 +1,260 @@
+"""A sweep from plan to the last trial: the driver's side of Ray Tune."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ray import tune
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+from rich.console import Console
+
+from dsts_ray.build import build_plan
+from dsts_ray.config.schema import Config
+from dsts_ray.config.trials import SweepPlan
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.errors import ConfigError
+from dsts_ray.launch.cluster import connected, num_runs_at_once
+from dsts_ray.launch.dataset import labelled_split, locate_manifest
+from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.lock import locked
+from dsts_ray.launch.searcher import optuna_searcher
+from dsts_ray.launch.sweep_record import (
+    SWEEP_TAG,
+    SweepRecord,
+    new_record,
+    read_record,
+    write_record,
+)
+from dsts_ray.launch.trial import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    STOPPED,
+    TRIAL_KEY,
+    SweepJob,
+    diverges,
+    run_trial,
+)
+from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
+from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
+from dsts_ray.tracking.search import find_runs
+
+RETRIES = 2
+"""How often a failed trial is tried again; each time it goes on from its last checkpoint."""
+REDUCTION_FACTOR = 3
+"""ASHA: of the trials that reach a rung, one in so many goes on."""
+_DRIVER_CPUS = 0.01
+_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep ended with.
+
+    Attributes:
+        name: Of its own MLflow run.
+        record: Trials and outcomes.
+        was_finished: True when an earlier call had finished it and nothing was done now.
+        uri: MLflow store.
+    """
+
+    name: str
+    record: SweepRecord
+    was_finished: bool
+    uri: str
+
+
+def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcome:
+    """Train every run of a sweep, as many at once as the cluster carries.
+
+    A trial that fails is retried, then marked; the others go on. A sweep that was interrupted goes
+    on with ``resume``: what finished or diverged stays, interrupted runs continue from their last
+    checkpoints, failed ones are tried again.
+
+    Raises:
+        DSTSRayError: Nothing can run: bad data, cluster or tracking server, or an interrupted
+            sweep without ``resume``.
+    """
+    base = plan.base
+    storage = storage_folder(base)
+    uri = tracking_uri(base, storage)
+    record = _record_so_far(plan, uri)
+    if plan.trials and not record.unfinished and _kept(record, plan) == record.outcomes.keys():
+        return SweepOutcome(plan.name, record, was_finished=True, uri=uri)
+    if record.outcomes and not resume:
+        raise ConfigError(
+            f"{plan.name} was started before and has {len(record.unfinished)} runs to go; give "
+            "--resume to go on with it, or change the sweep"
+        )
+    configs = [trial.config for trial in plan.unique_trials().values()] or [base]
+    with console.status("preparing data"):
+        for config in configs:
+            with locked(storage / ".locks" / "data"):
+                _check_data(config, storage)
+    with _sweep_run(plan, uri, storage) as run_id, connected():
+        job = SweepJob(plan, storage, uri, run_id)
+        at_once = num_runs_at_once(configs)
+        console.print(
+            f"{plan.name}: {plan.num_runs} runs, {at_once} at once, in {storage}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        write_record(record, uri=uri, run_id=run_id)
+
+        def changed(state: TrialState, parameters: dict[str, Any]) -> None:
+            drawn = {} if TRIAL_KEY in parameters else parameters
+            record.add(state.trial, drawn, plan.sweep.baseline_of(state.trial.row))
+            if state.outcome != RUNNING:
+                record.outcomes[state.trial.name] = (state.outcome, state.reason)
+                _close_run(job, state)
+            write_record(record, uri=uri, run_id=run_id)
+
+        with TrialBoard(console, job, base.tracking.metric, plan.num_runs, changed) as board:
+            _fit(job, record, board, at_once)
+    return SweepOutcome(plan.name, record, was_finished=False, uri=uri)
+
+
+def _record_so_far(plan: SweepPlan, uri: str) -> SweepRecord:
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return new_record(plan)
+    experiment = plan.base.tracking.experiment
+    found = find_runs(uri=uri, experiment=experiment, names=[plan.name]).get(plan.name)
+    return (found and read_record(uri=uri, run_id=found.run_id)) or new_record(plan)
+
+
+def _kept(record: SweepRecord, plan: SweepPlan) -> set[str]:
+    """Runs that are not tried again."""
+    final = (
+        (FINISHED, DIVERGED) if plan.sweep.scheduler == "none" else (FINISHED, DIVERGED, STOPPED)
+    )
+    return {name for name, (outcome, _) in record.outcomes.items() if outcome in final}
+
+
+def _check_data(config: Config, storage: Path) -> None:
+    """Make the demo data set where it is asked for, before trials would make it all at once."""
+    manifest = Manifest.read(locate_manifest(config, storage))
+    for split in (config.data.train_split, config.data.val_split):
+        labelled_split(manifest, split)
+
+
+@contextmanager
+def _sweep_run(plan: SweepPlan, uri: str, storage: Path) -> Iterator[str]:
+    """The sweep's own MLflow run, under which its trials' runs lie."""
+    run_id = open_run(
+        uri=uri,
+        experiment=plan.base.tracking.experiment,
+        run_name=plan.name,
+        artifact_root=str(storage / "artifacts"),
+        params={
+            "sweep": plan.sweep.name,
+            "preset": plan.sweep.preset,
+            "overrides": " ".join(plan.overrides),
+            "seeds": str(list(plan.sweep.seeds)),
+            "searcher": plan.sweep.searcher,
+            "scheduler": plan.sweep.scheduler,
+        },
+        tags={**environment_versions(), SWEEP_TAG: plan.sweep.name},
+    )
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        finish_run(uri=uri, run_id=run_id, status=status)
+
+
+def _close_run(job: SweepJob, state: TrialState) -> None:
+    """End the MLflow run of a trial that could not do so itself."""
+    experiment, name = state.trial.config.tracking.experiment, state.trial.name
+    run = find_runs(uri=job.uri, experiment=experiment, names=[name]).get(name)
+    if run and run.status == "RUNNING":
+        status = "FAILED" if state.outcome in (FAILED, DIVERGED) else "KILLED"
+        finish_run(uri=job.uri, run_id=run.run_id, status=status)
+
+
+def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) -> None:
+    """Run Tune; its own files are needed by nobody afterwards."""
+    plan, folder = job.plan, job.storage / job.plan.name
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ.update(_ENVIRONMENT)
+    space, search, num_samples = _search(plan, record)
+    if not num_samples:
+        return
+    try:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(run_trial, job=job), {"CPU": _DRIVER_CPUS}),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                num_samples=num_samples,
+                max_concurrent_trials=at_once,
+                search_alg=search,
+                scheduler=_scheduler(plan, job.storage),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=str(folder.parent),
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                stop=diverges,
+                callbacks=[board],
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _search(plan: SweepPlan, record: SweepRecord) -> tuple[dict[str, Any], Any, int]:
+    """Tune's parameter space, search algorithm and number of samples of it for what is to do."""
+    if plan.sweep.searcher == "optuna":
+        search, num_left = optuna_searcher(plan, record, _kept(record, plan))
+        return {}, search, num_left
+    names = list(plan.unique_trials())
+    if plan.sweep.scheduler == "none":
+        names = [name for name in names if name not in _kept(record, plan)]
+    return {TRIAL_KEY: tune.grid_search(names)}, None, 1 if names else 0
+
+
+def _scheduler(plan: SweepPlan, storage: Path) -> TrialScheduler:
+    """The scheduler by name; its time is the run's own step, which goes on over interruptions."""
+    if plan.sweep.scheduler == "none":
+        return FIFOScheduler()
+    first, longest = _evaluations(plan, storage)
+    judged: Mapping[str, Any] = {
+        "time_attr": "step",
+        "metric": plan.base.tracking.metric,
+        "mode": "max",
+        "grace_period": first,
+    }
+    if plan.sweep.scheduler == "median":
+        return MedianStoppingRule(**judged)
+    return AsyncHyperBandScheduler(**judged, max_t=longest + 1, reduction_factor=REDUCTION_FACTOR)
+
+
+def _evaluations(plan: SweepPlan, storage: Path) -> tuple[int, int]:
+    """Steps until the first evaluation, and of the longest run."""
+    configs: Sequence[Config] = [trial.config for trial in plan.trials] or [plan.base]
+    firsts, lengths = [], []
+    for config in configs:
+        manifest = Manifest.read(locate_manifest(config, storage))
+        run = build_plan(config, len(labelled_split(manifest, config.data.train_split)))
+        steps = range(run.num_steps)
+        firsts.append(next(step + 1 for step in steps if run.evaluates_after(step)))
+        lengths.append(run.num_steps)
+    return max(firsts), max(lengths)

@@ -1,0 +1,129 @@
+"""Reading runs back: by name, by tag, their metrics and files."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow.artifacts
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from dsts_ray.tracking.connection import connect, translated_errors
+from dsts_ray.tracking.mlflow import RUN_NAME_TAG
+
+
+class TrackedRun(NamedTuple):
+    """A run as MLflow has it."""
+
+    run_id: str
+    name: str
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
+    started_ms: int  # since 1970
+    metrics: dict[str, float]  # the last values
+    tags: dict[str, str]
+
+
+def find_runs(*, uri: str, experiment: str, names: Iterable[str]) -> dict[str, TrackedRun]:
+    """Return the newest run of each name; names without one are left out.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri)
+    found: dict[str, TrackedRun] = {}
+    with translated_errors(uri, f"search runs of {experiment!r}"):
+        for name in names:
+            for run in _search(client, experiment, f'tags.`{RUN_NAME_TAG}` = "{name}"'):
+                found[name] = _tracked(run)
+    return found
+
+
+def find_latest(*, uri: str, experiment: str | None, tag: str, value: str) -> TrackedRun | None:
+    """Return the newest run with this tag, of one experiment or of all; None without one.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with translated_errors(uri, f"search runs with {tag} = {value!r}"):
+        runs = _search(client, experiment, f'tags.`{tag}` = "{value}"')
+    return _tracked(runs[0]) if runs else None
+
+
+def metric_history(*, uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
+    """Return a metric's (step, value) by step, of each step the last.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with translated_errors(uri, f"give {key} of run {run_id}"):
+        points = client.get_metric_history(run_id, key)
+    return sorted({point.step: point.value for point in points}.items())
+
+
+@contextmanager
+def fetched_file(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
+    """Bring a file of a run's artifacts here for the block's time; None where the run has none.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        with translated_errors(uri, f"give {path} of run {run_id}"):
+            there = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+            if path in [entry.path for entry in there]:
+                found = _download(uri, run_id, path, folder)
+            else:
+                found = None
+        yield found
+
+
+@contextmanager
+def fetched_folder(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
+    """Bring a folder of a run's artifacts here for the block's time; None where it is empty.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        with translated_errors(uri, f"give {path} of run {run_id}"):
+            there = client.list_artifacts(run_id, path)
+            found = _download(uri, run_id, path, folder) if there else None
+        yield found
+
+
+def _download(uri: str, run_id: str, path: str, folder: str) -> Path:
+    return Path(
+        mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=uri
+        )
+    )
+
+
+def _search(client: MlflowClient, experiment: str | None, condition: str) -> list[Run]:
+    """The newest run, or none, of an experiment or of all."""
+    experiments = [client.get_experiment_by_name(experiment)] if experiment else []
+    if not experiment:
+        experiments = list(client.search_experiments())
+    ids = [found.experiment_id for found in experiments if found is not None]
+    if not ids:
+        return []
+    return client.search_runs(
+        ids, filter_string=condition, order_by=["attributes.start_time DESC"], max_results=1
+    )
+
+
+def _tracked(run: Run) -> TrackedRun:
+    return TrackedRun(
+        run.info.run_id,
+        run.data.tags.get(RUN_NAME_TAG, run.info.run_name or ""),
+        run.info.status,
+        run.info.start_time or 0,
+        dict(run.data.metrics),
+        dict(run.data.tags),
+    )
