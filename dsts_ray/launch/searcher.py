@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from dsts_ray.config.sweep import Range
 from dsts_ray.config.trials import SweepPlan
 from dsts_ray.launch.home import storage_folder, tracking_uri
-from dsts_ray.launch.sweep_record import SweepRecord
+from dsts_ray.report.record import SweepRecord
 from dsts_ray.tracking.search import find_runs
 
 

@@ -5,8 +5,8 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
-from dsts_ray.launch.trial import FAILED
 from dsts_ray.launch.tune import SweepOutcome
+from dsts_ray.report.record import FAILED
 from dsts_ray.tracking.connection import without_password
 
 

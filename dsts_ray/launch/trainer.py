@@ -53,14 +53,13 @@ from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.progress import shown_progress
 from dsts_ray.launch.register import register_best
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
+from dsts_ray.report.results import RUN_ARTIFACT, SUMMARY_FILE
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_json, read_state
 from dsts_ray.train.predictions import PREDICTIONS_FILE
 
-DATA_FILE, SUMMARY_FILE, REFUSED_FILE = "data.json", "summary.json", "refused.parquet"
+DATA_FILE, REFUSED_FILE = "data.json", "refused.parquet"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
-RUN_ARTIFACT = "run"
-"""Artifact folder of a finished run's summary, configuration and predictions."""
 _FREE_KEYS = ("name", "storage.path", "tracking.uri")
 
 
@@ -401,6 +400,9 @@ def _summarize(
             if key.startswith(("val/", "dsts/", "udl/", "time/inference"))
         },
         "num_parameters": sum(p.numel() for p in model.parameters()),
+        "num_auxiliary_parameters": sum(
+            p.numel() for name, p in model.named_parameters() if "auxiliary_head." in name
+        ),
         "num_dsts_parameters": sum(p.numel() for p in dsts.parameters()) if dsts else 0,
         "wall_s": wall_s,
         "clips_per_s": returned["clips_per_s"],

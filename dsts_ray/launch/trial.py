@@ -26,12 +26,12 @@ from dsts_ray.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.trainer import CHECKPOINTS, latest_step, train
+from dsts_ray.report.record import DIVERGED, FAILED, FINISHED
 from dsts_ray.tracking.search import find_runs, metric_history
 
 PARENT_TAG = "mlflow.parentRunId"
 TRIAL_KEY = "trial"
 """Parameter of a trial that was known before; a drawn one has the space's keys instead."""
-FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped early", "diverged", "failed"
 _LOSS = "train/loss"
 _NOT_RETRIED = (ConfigError, DataError, CheckpointError, OutOfMemoryError)
 

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from dsts_ray.config.trials import Trial
 from dsts_ray.launch.entry import PLACEMENT_GROUP
-from dsts_ray.launch.trial import DIVERGED, FAILED, STOPPED, SweepJob, has_diverged
+from dsts_ray.launch.trial import SweepJob, has_diverged
+from dsts_ray.report.record import DIVERGED, FAILED, STOPPED
 
 WAITING, RUNNING = "waiting", "running"
 _LOSS = "train/loss"

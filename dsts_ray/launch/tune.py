@@ -27,24 +27,17 @@ from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.searcher import optuna_searcher
-from dsts_ray.launch.sweep_record import (
+from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, diverges, run_trial
+from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
+from dsts_ray.report.record import (
+    DIVERGED,
+    FAILED,
     SWEEP_TAG,
     SweepRecord,
     new_record,
     read_record,
     write_record,
 )
-from dsts_ray.launch.trial import (
-    DIVERGED,
-    FAILED,
-    FINISHED,
-    STOPPED,
-    TRIAL_KEY,
-    SweepJob,
-    diverges,
-    run_trial,
-)
-from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
 from dsts_ray.tracking.search import find_runs
 
@@ -91,14 +84,15 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     base = plan.base
     storage = storage_folder(base)
     uri = tracking_uri(base, storage)
-    record = _record_so_far(plan, uri)
-    if plan.trials and not record.unfinished and _kept(record, plan) == record.outcomes.keys():
-        return SweepOutcome(plan.name, record, was_finished=True, uri=uri)
-    if record.outcomes and not resume:
+    earlier = _record_so_far(plan, uri)
+    if earlier and len(_kept(earlier)) == plan.num_runs:
+        return SweepOutcome(plan.name, earlier, was_finished=True, uri=uri)
+    if earlier and not resume:
         raise ConfigError(
-            f"{plan.name} was started before and has {len(record.unfinished)} runs to go; give "
-            "--resume to go on with it, or change the sweep"
+            f"{plan.name} was started before, {len(_kept(earlier))} of its {plan.num_runs} "
+            "runs are done; give --resume to go on with it, or change the sweep"
         )
+    record = earlier or new_record(plan)
     configs = [trial.config for trial in plan.unique_trials().values()] or [base]
     with console.status("preparing data"):
         for config in configs:
@@ -127,20 +121,18 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     return SweepOutcome(plan.name, record, was_finished=False, uri=uri)
 
 
-def _record_so_far(plan: SweepPlan, uri: str) -> SweepRecord:
+def _record_so_far(plan: SweepPlan, uri: str) -> SweepRecord | None:
+    """The record that an earlier call began; None without one."""
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return new_record(plan)
+        return None
     experiment = plan.base.tracking.experiment
     found = find_runs(uri=uri, experiment=experiment, names=[plan.name]).get(plan.name)
-    return (found and read_record(uri=uri, run_id=found.run_id)) or new_record(plan)
+    return read_record(uri=uri, run_id=found.run_id) if found else None
 
 
-def _kept(record: SweepRecord, plan: SweepPlan) -> set[str]:
-    """Runs that are not tried again."""
-    final = (
-        (FINISHED, DIVERGED) if plan.sweep.scheduler == "none" else (FINISHED, DIVERGED, STOPPED)
-    )
-    return {name for name, (outcome, _) in record.outcomes.items() if outcome in final}
+def _kept(record: SweepRecord) -> set[str]:
+    """Runs that are done with."""
+    return {name for name, (outcome, _) in record.outcomes.items() if outcome != FAILED}
 
 
 def _check_data(config: Config, storage: Path) -> None:
@@ -223,11 +215,11 @@ def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) ->
 def _search(plan: SweepPlan, record: SweepRecord) -> tuple[dict[str, Any], Any, int]:
     """Tune's parameter space, search algorithm and number of samples of it for what is to do."""
     if plan.sweep.searcher == "optuna":
-        search, num_left = optuna_searcher(plan, record, _kept(record, plan))
+        search, num_left = optuna_searcher(plan, record, _kept(record))
         return {}, search, num_left
     names = list(plan.unique_trials())
     if plan.sweep.scheduler == "none":
-        names = [name for name in names if name not in _kept(record, plan)]
+        names = [name for name in names if name not in _kept(record)]
     return {TRIAL_KEY: tune.grid_search(names)}, None, 1 if names else 0
 
 

@@ -12,6 +12,8 @@ from dsts_ray.errors import TrackingError
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.search import fetched_file
 
+FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped early", "diverged", "failed"
+"""How a trial ends."""
 SWEEP_TAG = "dsts_ray.sweep"
 """Tag with the sweep's name, on its own MLflow run."""
 _ARTIFACT, _FILE = "sweep", "sweep.json"
@@ -42,6 +44,7 @@ class SweepRecord:
         name: Of the sweep.
         title: Of the sweep.
         metric: That decides.
+        experiment: Of MLflow, in which the runs are.
         preset: All rows start from.
         overrides: ``key=value`` of the command line.
         source: Of the paper's numbers.
@@ -54,6 +57,7 @@ class SweepRecord:
     name: str
     title: str
     metric: str
+    experiment: str
     preset: str
     overrides: list[str]
     source: str
@@ -84,6 +88,7 @@ def new_record(plan: SweepPlan) -> SweepRecord:
         name=sweep.name,
         title=sweep.title,
         metric=plan.base.tracking.metric,
+        experiment=plan.base.tracking.experiment,
         preset=sweep.preset,
         overrides=list(plan.overrides),
         source=sweep.source,

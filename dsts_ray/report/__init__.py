@@ -1,0 +1,1 @@
+"""Reports on sweeps: tables and figures, from MLflow alone."""
