@@ -187,10 +187,10 @@ def promote_if_better(
     """
     client = connect(uri)
     with translated_errors(uri, f"promote {name} version {version}"):
-        candidate = _get_version(client, uri, name, version)
+        candidate = get_version(client, uri, name, version)
         score = _score(candidate, metric, mode)
-        with _only_promotion(client, name):
-            champion = _get_alias(client, name, CHAMPION)
+        with only_promotion(client, name):
+            champion = get_alias(client, name, CHAMPION)
             if champion is not None and champion.version == candidate.version:
                 return RegisteredVersion(name, version, True, None)
             if champion and (difference := _difference(candidate, champion, alike)):
@@ -216,7 +216,7 @@ def _difference(candidate: ModelVersion, champion: ModelVersion, tags: Sequence[
 
 
 @contextmanager
-def _only_promotion(client: MlflowClient, name: str) -> Iterator[None]:
+def only_promotion(client: MlflowClient, name: str) -> Iterator[None]:
     """Keep other promotions of the model out while the block runs.
 
     The registry has no compare-and-set, so the lock is a tag of the registered model, with a key
@@ -288,11 +288,11 @@ def resolve_model(*, uri: str, model: str, cache_dir: Path | None) -> ResolvedMo
     client = connect(uri)
     with translated_errors(uri, f"give {model}"):
         if parts["alias"]:
-            version = _get_alias(client, name, parts["alias"])
+            version = get_alias(client, name, parts["alias"])
             if version is None:
                 raise TrackingError(_nothing_found(client, uri, model))
         else:
-            version = _get_version(client, uri, name, parts["version"])
+            version = get_version(client, uri, name, parts["version"])
         location = client.get_model_version_download_uri(name, str(version.version))
         directory = _fetch(uri, f"{location.rstrip('/')}/artifacts", version, cache_dir)
     return ResolvedModel(
@@ -335,7 +335,8 @@ def _checked(directory: Path, model: str) -> Path:
     return directory
 
 
-def _get_version(client: MlflowClient, uri: str, name: str, version: str) -> ModelVersion:
+def get_version(client: MlflowClient, uri: str, name: str, version: str) -> ModelVersion:
+    """Return a version; a TrackingError says what there is instead."""
     try:
         return client.get_model_version(name, version)
     except MlflowException as error:
@@ -344,7 +345,8 @@ def _get_version(client: MlflowClient, uri: str, name: str, version: str) -> Mod
         raise TrackingError(_nothing_found(client, uri, f"models:/{name}/{version}")) from error
 
 
-def _get_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+def get_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """Return the version that an alias stands for, or None."""
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:

@@ -19,6 +19,7 @@ import pytest
 from dsts_ray.errors import TrackingError
 from dsts_ray.tracking import registry
 from dsts_ray.tracking.mlflow import MLflowTracker, connect, finish_run, log_artifacts, open_run
+from dsts_ray.tracking.promotion import WHY, move_champion
 from dsts_ray.tracking.registry import RegisteredVersion, promote_if_better, resolve_model
 
 MODEL_SCRIPT = """
@@ -284,6 +285,40 @@ def test_of_concurrent_promotions_the_best_version_wins(
     champion = connect(server.uri).get_model_version_by_alias("contested", "champion")
     assert str(champion.version) == best
     assert not connect(server.uri).get_registered_model("contested").tags
+
+
+def test_of_promotions_that_compared_with_the_same_champion_exactly_one_wins(
+    server: Server, register: Callable[[str, float], str]
+) -> None:
+    first, *others = [register("decided", score) for score in (0.5, 0.9, 0.6, 0.8, 0.7)]
+    move_champion(uri=server.uri, name="decided", version=first, expected=None, tags={})
+    start = threading.Barrier(len(others))
+    refused: dict[str, str] = {}
+
+    def promote(version: str) -> None:
+        start.wait()
+        try:
+            move_champion(
+                uri=server.uri, name="decided", version=version, expected=first, tags={WHY: version}
+            )
+        except TrackingError as error:
+            refused[version] = str(error)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = set(others) - set(refused)
+    assert all("somebody else promoted meanwhile" in text for text in refused.values())
+    aliases = connect(server.uri).get_registered_model("decided").aliases
+    assert {alias: str(number) for alias, number in aliases.items()} == {
+        "champion": winner,
+        "previous": first,
+    }
+    told = connect(server.uri).search_model_versions("name = 'decided'")
+    assert [v.tags[WHY] for v in told if WHY in v.tags] == [winner]
+    assert not connect(server.uri).get_registered_model("decided").tags
 
 
 def test_failed_registration_leaves_nothing(
