@@ -23,6 +23,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.config.trials import SweepPlan, Trial
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import CheckpointError, ConfigError, DataError, OutOfMemoryError
+from dsts_ray.launch.admission import admitted
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.trainer import CHECKPOINTS, latest_step, train
@@ -57,6 +58,10 @@ class SweepJob:
         if TRIAL_KEY in parameters:
             return self.plan.unique_trials()[parameters[TRIAL_KEY]]
         return self.plan.drawn(parameters)
+
+    def lease(self, trial: Trial) -> str:
+        """Name of the trial's lease of the cluster's resources."""
+        return f"{self.parent_run_id}/{trial.name}"
 
     def placed(self, trial: Trial) -> Config:
         """Configuration of the trial's run, with places that mean the same on every node."""
@@ -111,12 +116,13 @@ def run_trial(parameters: dict[str, Any], *, job: SweepJob) -> None:
             num_steps = run_length(config, job.storage)
             for report in _earlier_reports(config, job, num_steps):
                 tune.report(report)
-            outcome = train(
-                config,
-                Console(quiet=True),
-                tags={PARENT_TAG: job.parent_run_id},
-                callbacks=[EarlierReports(num_steps)],
-            )
+            with admitted(job.lease(trial), config):
+                outcome = train(
+                    config,
+                    Console(quiet=True),
+                    tags={PARENT_TAG: job.parent_run_id},
+                    callbacks=[EarlierReports(num_steps)],
+                )
         except _NOT_RETRIED as error:
             tune.report(
                 {metric: math.nan, "step": 0, "outcome": FAILED, "reason": _one_line(error)}

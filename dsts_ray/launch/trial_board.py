@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dsts_ray.config.trials import Trial
+from dsts_ray.launch.admission import release
 from dsts_ray.launch.entry import PLACEMENT_GROUP
 from dsts_ray.launch.trial import SweepJob, has_diverged
 from dsts_ray.report.record import DIVERGED, FAILED, STOPPED
@@ -133,7 +134,7 @@ class TrialBoard(tune.Callback):
         """A trial has failed and is to be retried."""
         state = self.states[trial.trial_id]
         state.num_retries += 1
-        _free(state)
+        self._free(state)
         self._say(state, f"will be retried: {_last_line(trial)}")
 
     def on_trial_complete(
@@ -155,9 +156,21 @@ class TrialBoard(tune.Callback):
 
     def _end(self, state: TrialState, trial: TuneTrial) -> None:
         state.seconds = time.monotonic() - state.started
-        _free(state)
+        self._free(state)
         self._say(state, f"{state.outcome} {state.reason}".rstrip())
         self._changed(state, dict(trial.config or {}))
+
+    def _free(self, state: TrialState) -> None:
+        """Take back what a killed training run holds.
+
+        Ray Train has an actor for that, which asks the dashboard: without one, or with several
+        clusters on the machine, it never does. What is free already stays so.
+        """
+        if state.placement_group:
+            held = PlacementGroupID(bytes.fromhex(state.placement_group))
+            remove_placement_group(PlacementGroup(held))
+            state.placement_group = ""
+        release(self._job.lease(state.trial))
 
     def _say(self, state: TrialState, text: str) -> None:
         if not self._console.is_terminal:
@@ -187,18 +200,6 @@ class TrialBoard(tune.Callback):
                 f"{seconds:.0f}",
             )
         return table
-
-
-def _free(state: TrialState) -> None:
-    """Take back what the workers of a killed training run hold.
-
-    Ray Train has an actor for that, which asks the dashboard: without one, or with several
-    clusters on the machine, it never does. What is free already stays so.
-    """
-    if state.placement_group:
-        held = PlacementGroupID(bytes.fromhex(state.placement_group))
-        remove_placement_group(PlacementGroup(held))
-        state.placement_group = ""
 
 
 def _last_line(trial: TuneTrial) -> str:

@@ -45,7 +45,8 @@ RETRIES = 2
 """How often a failed trial is tried again; each time it goes on from its last checkpoint."""
 REDUCTION_FACTOR = 3
 """ASHA: of the trials that reach a rung, one in so many goes on."""
-_DRIVER_CPUS = 0.01
+_DRIVER = {"memory": 1}
+"""A trial's own process computes nothing, but must ask for something; its run asks for CPUs."""
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -190,7 +191,7 @@ def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) ->
         return
     try:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, job=job), {"CPU": _DRIVER_CPUS}),
+            tune.with_resources(tune.with_parameters(run_trial, job=job), _DRIVER),
             param_space=space,
             tune_config=tune.TuneConfig(
                 num_samples=num_samples,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-TRAIN = Path(__file__).resolve().parents[2] / "jobs" / "train.py"
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
 HEAVY = {"torch", "ray", "mlflow", "deepspeed", "numpy", "pyarrow"}
 
 
@@ -33,15 +33,23 @@ def test_processes_that_only_pass_work_on_are_spared_torch(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "text"), [("--help", "dsts.num_neurons"), ("--dry-run", "num_neurons: 6")]
+    ("job", "arguments", "text"),
+    [
+        ("train.py", ["--help"], "dsts.num_neurons"),
+        ("train.py", ["--dry-run"], "num_neurons: 6"),
+        ("tune.py", ["--help"], "ablations"),
+        ("tune.py", ["table5", "--dry-run"], "runs shared with ablations"),
+        ("report.py", ["--help"], "SWEEP"),
+        ("promote.py", ["--help"], "--rollback"),
+    ],
 )
-def test_the_train_job_answers_without_heavy_libraries(option: str, text: str) -> None:
+def test_jobs_answer_without_heavy_libraries(job: str, arguments: list[str], text: str) -> None:
     """So it answers in a fraction of a second."""
     program = f"""
 import runpy, sys
-sys.argv = [{str(TRAIN)!r}, {option!r}]
+sys.argv = {[job, *arguments]!r}
 try:
-    runpy.run_path({str(TRAIN)!r}, run_name="__main__")
+    runpy.run_path({str(JOBS / job)!r}, run_name="__main__")
 finally:
     print(*sys.modules, file=sys.stderr)
 """

@@ -6,8 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from dsts_ray.errors import CheckpointError
+from dsts_ray.errors import CheckpointError, TrackingError
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
+from dsts_ray.tracking.connection import connect
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
 from tests.support.tiny import tiny_config
 from tests.support.tpn_reference import ORIGINAL, Size, published_shapes, random_state
@@ -26,6 +27,23 @@ def test_a_file_or_a_checkpoint_folder_is_found(
     assert locate(WEIGHTS_FILE) == tmp_path / WEIGHTS_FILE
     with pytest.raises(CheckpointError, match=r"model.weights = absent.pth: there is no file"):
         locate("absent.pth")
+
+
+def test_a_registered_model_is_fetched(tmp_path: Path) -> None:
+    folder, uri = tmp_path / "artifacts" / "model" / "artifacts", f"sqlite:///{tmp_path / 'm.db'}"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("")
+    (folder / WEIGHTS_FILE).write_bytes(b"weights")
+    client = connect(uri, create=True)
+    client.create_registered_model("m")
+    client.create_model_version("m", source=folder.parent.as_uri(), await_creation_for=0)
+    client.set_registered_model_alias("m", "champion", "1")
+    found = locate_weights("models:/m@champion", uri=uri, cache=tmp_path / "models")
+    assert found is not None
+    assert found.is_relative_to(tmp_path / "models")
+    assert found.read_bytes() == b"weights"
+    with pytest.raises(TrackingError, match=r"there is no models:/m@best"):
+        locate_weights("models:/m@best", uri=uri, cache=tmp_path / "models")
 
 
 def test_the_table_names_every_outcome_once_for_each_part(tmp_path: Path) -> None:

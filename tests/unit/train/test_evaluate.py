@@ -1,3 +1,4 @@
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from dsts_ray.train.evaluate import (
     NOT_SEEN,
     Average,
     Predictions,
+    TimedPredictor,
     ViewPredictor,
     average_views,
     collect,
@@ -82,6 +84,16 @@ def test_predictions_are_those_of_evaluation_mode() -> None:
     other = predict_split(predictor(model), singles, 5)
     torch.testing.assert_close(one.probabilities, other.probabilities, rtol=1e-5, atol=1e-6)
     assert torch.equal(one.chosen, other.chosen)
+
+
+def test_the_time_of_a_view_is_that_of_predicting_alone() -> None:
+    timed = TimedPredictor(lambda rows: time.sleep(0.02) or dict(rows))
+    assert timed.metrics == {}
+    blocks = [block_of([0, 1], ["", ""], num_views=3), block_of([2], [""], num_views=3)]
+    for block in blocks:
+        time.sleep(0.05)  # decoding
+        assert timed(block)["sample_id"] is block["sample_id"]
+    assert 0.04 / 9 <= timed.metrics["time/inference_view_s"] < 0.09 / 9
 
 
 def test_what_shares_a_forward_pass_depends_on_the_block_alone() -> None:

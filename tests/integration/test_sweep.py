@@ -1,0 +1,217 @@
+"""Sweeps of tiny trials: killed and resumed, reported, promoted; bad trials stopped or marked."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+
+from dsts_ray.config.load import load_config
+from dsts_ray.config.sweep import load_sweep
+from dsts_ray.config.trials import plan_sweep
+from dsts_ray.data.manifest import SCHEMA, Manifest
+from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.report.results import SweepResults, read_sweep
+from dsts_ray.tracking.mlflow import connect
+from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, kill_tree
+
+pytestmark = pytest.mark.timeout(600)
+NUM_STEPS = 8
+SWEEP = """
+title: Tiny
+preset: demo
+rows:
+  DSTS: {}
+  w/o UDL: {udl.enabled: false}
+  wild: {optim.lr: 1.0e+30, optim.clip_norm: 0.0}
+baseline: DSTS
+paper:
+  DSTS: {val/top1: 0.884}
+  w/o UDL: {val/top1: 0.874}
+"""
+HALVING = """
+title: One is never right
+preset: demo
+scheduler: asha
+rows:
+  DSTS: {}
+  blind: {data.manifest: BLIND}
+"""
+
+
+class Swept(NamedTuple):
+    """A sweep whose driver was killed in its first trial, refused without --resume, resumed."""
+
+    home: Home
+    command: tuple[str, ...]
+    without_resume: subprocess.CompletedProcess[str]
+    resumed: subprocess.CompletedProcess[str]
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.home.work / 'runs' / 'mlflow.db'}"
+
+    @property
+    def client(self) -> MlflowClient:
+        return connect(self.uri)
+
+    def results(self, sweep: str = "tiny") -> SweepResults:
+        return read_sweep(sweep, self.uri)
+
+    def steps(self, run: str, key: str) -> list[int]:
+        run_id = self.results().runs[run].run_id
+        return [point.step for point in self.client.get_metric_history(run_id, key)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    home = Home(tmp_path_factory.mktemp("sweep"))
+    manifest = locate_manifest(
+        load_config(preset="demo", overrides=[*DEMO, "data.manifest=demo"]), home.folder
+    )
+    (home.work / "tiny.yaml").write_text(SWEEP)
+    options = (f"data.manifest={manifest}", "train.num_epochs=2", "train.evaluate_every_epochs=1")
+    command = ("tiny.yaml", *TINY, *options)
+    program = (sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *command)
+    first = subprocess.Popen(
+        program,
+        cwd=home.work,
+        env=home.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 180
+    while not list(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")):
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kill_tree(first)
+    assert not list(home.work.glob("runs/*/summary.json"))
+    without_resume = home.job("tune.py", *command)
+    resumed = subprocess.run(
+        [*program, "--resume"],
+        cwd=home.work,
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    return Swept(home, command, without_resume, resumed)
+
+
+def test_an_interrupted_sweep_is_not_begun_again_unasked(swept: Swept) -> None:
+    assert swept.without_resume.returncode == 2
+    assert "0 of its 3 runs are done; give --resume" in swept.without_resume.stderr
+
+
+def test_interrupted_trials_continue_and_all_are_nested_under_the_sweep(swept: Swept) -> None:
+    results = swept.results()
+    whole = results.of_row("DSTS")[0]
+    assert {row: results.of_row(row)[0].outcome for row in results.rows} == {
+        "DSTS": "finished",
+        "w/o UDL": "finished",
+        "wild": "diverged",
+    }
+    assert swept.steps(whole.name, "train/loss") == list(range(NUM_STEPS))
+    assert swept.steps(whole.name, "val/top1") == [3, 7]
+    assert "DSTS (seed 0, " in swept.resumed.stdout
+    (sweep,) = (
+        run
+        for run in swept.client.search_runs(["1"])
+        if run.data.tags.get("dsts_ray.sweep") == "tiny"
+    )
+    assert sweep.info.status == "FINISHED"
+    for run in results.runs.values():
+        assert swept.client.get_run(run.run_id).data.tags["mlflow.parentRunId"] == sweep.info.run_id
+
+
+def test_a_trial_is_the_run_that_the_same_configuration_trains(swept: Swept) -> None:
+    plan = plan_sweep(load_sweep(str(swept.home.work / "tiny.yaml")), swept.command[1:])
+    folders = {path.parent.name for path in swept.home.work.glob("runs/*/summary.json")}
+    assert folders == {trial.name for trial in plan.trials if trial.row != "wild"}
+
+
+def test_a_trial_whose_loss_is_not_finite_is_stopped_and_said_so(swept: Swept) -> None:
+    wild = swept.results().of_row("wild")[0]
+    assert wild.reason == "the training loss is nan at step 4"
+    assert swept.steps(wild.name, "val/top1") == [3]
+    assert swept.client.get_run(wild.run_id).info.status == "FAILED"
+    assert swept.resumed.stdout.count("wild (seed 0") == 2  # starts, diverged: no retry
+
+
+def test_a_finished_sweep_says_so_and_runs_nothing(swept: Swept) -> None:
+    again = swept.home.job("tune.py", *swept.command)
+    assert again.returncode == 0, again.stderr
+    assert "is finished; its runs stay as they are" in again.stdout
+
+
+def test_the_report_comes_from_mlflow_alone(swept: Swept, tmp_path: Path) -> None:
+    """In another folder, from the store's address."""
+    home = Home(tmp_path)
+    told = home.job("report.py", "tiny", "--tracking-uri", swept.uri)
+    assert told.returncode == 0, told.stderr
+    text = (home.work / "runs" / "reports" / "tiny" / "report.md").read_text()
+    assert "2 of 3 runs finished" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| w/o UDL"))
+    assert "| 87.4 |" in line
+    assert "| -1.0 |" in line  # the paper's difference
+    assert "8 videos of one seed" in text
+    assert "seed 0 diverged: the training loss is nan at step 4" in text
+
+
+def test_the_best_of_a_sweep_becomes_champion_and_back(swept: Swept) -> None:
+    store = ("--tracking-uri", swept.uri)
+    sweep = str(swept.home.work / "tiny.yaml")
+    promoted = swept.home.job("promote.py", "--from-sweep", sweep, *store)
+    assert promoted.returncode == 0, promoted.stdout + promoted.stderr
+    assert "champion of dsts_ray: version 1" in promoted.stdout
+    version = swept.client.get_model_version_by_alias("dsts_ray", "champion")
+    best = max(run.best or 0 for run in swept.results().runs.values())
+    assert float(version.tags["val/top1"]) == best
+    assert version.tags["num_videos"] == "8"
+    again = swept.home.job("promote.py", "--from-sweep", sweep, *store)
+    assert "version 1 is the champion already" in again.stdout
+    back = swept.home.job("promote.py", "--rollback", *store)
+    assert back.returncode == 2
+    assert "no alias previous" in back.stderr
+
+
+def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swept) -> None:
+    """Of the blind trial every test video is refused, which counts as wrong."""
+    manifest = next(o for o in swept.command if o.startswith("data.manifest=")).partition("=")[2]
+    videos = Manifest.read(manifest)
+    paths = [
+        f"/nowhere/{path}" if split == "test" else path
+        for path, split in zip(
+            videos.table["path"].to_pylist(), videos.table["split"].to_pylist(), strict=True
+        )
+    ]
+    column = SCHEMA.get_field_index("path")
+    blind = swept.home.work / "blind.parquet"
+    table = videos.table.set_column(column, SCHEMA.field("path"), pa.array(paths))
+    Manifest(table, videos.classes).write(blind)
+    (swept.home.work / "halving.yaml").write_text(HALVING.replace("BLIND", str(blind)))
+    whole = swept.results().of_row("DSTS")[0]
+    summary = swept.home.work / "runs" / whole.name / "summary.json"
+    written = summary.stat().st_mtime_ns
+    others = [o for o in swept.command[1:] if not o.startswith("data.manifest=")]
+    told = swept.home.job("tune.py", "halving.yaml", *others, f"data.manifest={manifest}")
+    assert told.returncode == 0, told.stdout + told.stderr
+    results = swept.results("halving")
+    blind_run = results.of_row("blind")[0]
+    assert results.of_row("DSTS")[0].name == whole.name
+    assert results.of_row("DSTS")[0].outcome == "finished"
+    assert summary.stat().st_mtime_ns == written
+    assert blind_run.outcome == "stopped early", told.stdout
+    assert blind_run.curve == [(3, 0.0)]
+    assert swept.client.get_run(blind_run.run_id).info.status == "KILLED"
+    assert json.loads(summary.read_text())["val/top1"] > 0.0

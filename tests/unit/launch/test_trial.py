@@ -1,0 +1,46 @@
+"""What a trial makes of its run, without a cluster."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dsts_ray.config.sweep import load_sweep
+from dsts_ray.config.trials import plan_sweep
+from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, diverges
+
+
+@pytest.mark.parametrize(
+    ("result", "stops"),
+    [
+        ({"train/loss": math.nan}, True),
+        ({"train/loss": math.inf}, True),
+        ({"train/loss": 2.3}, False),
+        ({"val/top1": 0.5}, False),
+        ({"train/loss": math.nan, "outcome": "diverged"}, False),
+    ],
+)
+def test_a_trial_is_stopped_when_its_loss_is_not_finite(
+    result: dict[str, object], stops: bool
+) -> None:
+    assert diverges("trial", result) is stops
+
+
+def test_a_trials_configuration_means_the_same_on_every_node(tmp_path: Path) -> None:
+    overrides = ["data.manifest=here.parquet", "storage.path=elsewhere"]
+    plan = plan_sweep(load_sweep("table5", preset="demo", seeds=[0]), overrides)
+    job = SweepJob(plan, tmp_path, "http://127.0.0.1:5000", "parent")
+    trial = plan.trials[1]
+    assert job.trial({TRIAL_KEY: trial.name}) == trial
+    config = job.placed(trial)
+    assert config.name == trial.name
+    assert Path(config.data.manifest).is_absolute()
+    assert (config.storage.path, config.tracking.uri) == (str(tmp_path), "http://127.0.0.1:5000")
+
+
+def test_a_drawn_trial_has_the_values_it_was_drawn_with(tmp_path: Path) -> None:
+    plan = plan_sweep(load_sweep("search"))
+    job = SweepJob(plan, tmp_path, "uri", "parent")
+    trial = job.trial({"optim.lr": 0.00123456, "dsts.num_layers": 2})
+    assert (trial.config.optim.lr, trial.config.dsts.num_layers) == (0.00123456, 2)
+    assert trial.row == "lr=0.00123 num_layers=2"
