@@ -8,7 +8,7 @@ import argparse
 import sys
 from typing import get_args
 
-from dsts_ray.config.sweep import Scheduler, Searcher, load_sweep, sweep_names
+from dsts_ray.config.sweep import Scheduler, Searcher, load_sweep, only_rows, sweep_names
 from dsts_ray.config.trials import describe_plan, plan_sweep, shared_runs
 from dsts_ray.errors import DSTSRayError
 
@@ -26,6 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="as for jobs/train.py, under all rows"
     )
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these, by name")
     parser.add_argument("--preset", help="to start from instead of the sweep's")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED")
     parser.add_argument("--metric", help="that picks the best, as val/mean_class_accuracy")
@@ -43,7 +44,10 @@ def main() -> int:
     names = ("preset", "seeds", "metric", "searcher", "scheduler", "num_rows")
     changes = {name: getattr(arguments, name) for name in names}
     try:
-        plan = plan_sweep(load_sweep(arguments.sweep, **changes), arguments.overrides)
+        sweep = load_sweep(arguments.sweep, **changes)
+        if arguments.rows:
+            sweep = only_rows(sweep, arguments.rows)
+        plan = plan_sweep(sweep, arguments.overrides)
         if arguments.dry_run:
             print(describe_plan(plan, shared_runs(plan, changes)))
             return 0

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -138,6 +138,28 @@ def load_sweep(sweep: str, **changes: object) -> Sweep:
     if problems := list(_problems(loaded)):
         raise _together(name, problems)
     return loaded
+
+
+def only_rows(sweep: Sweep, names: Sequence[str]) -> Sweep:
+    """Return the sweep with some of its rows, in its order.
+
+    Raises:
+        ConfigError: A name is no row of the sweep, or the sweep draws its rows.
+    """
+    if not sweep.rows:
+        raise ConfigError(f"--rows: sweep {sweep.name} makes its rows of a space")
+    if unknown := [name for name in names if name not in sweep.rows]:
+        raise ConfigError(
+            f"--rows: {', '.join(map(repr, unknown))} is no row of sweep {sweep.name}; it has: "
+            f"{', '.join(map(repr, sweep.rows))}"
+        )
+    baselines = {row: sweep.baseline_of(row) for row in names}
+    return replace(
+        sweep,
+        rows={row: values for row, values in sweep.rows.items() if row in names},
+        paper={row: numbers for row, numbers in sweep.paper.items() if row in names},
+        baseline={row: other for row, other in baselines.items() if other in names and other},
+    )
 
 
 def point_name(values: Values) -> str:

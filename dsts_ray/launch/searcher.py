@@ -3,6 +3,7 @@
 import math
 from collections.abc import Set
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -26,6 +27,7 @@ def optuna_searcher(
     Trials that have ended are told to it with their values, interrupted ones proposed first.
     Proposals follow from the seed where one trial runs at a time; else also from who ends first.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = [trial for trial in record.trials if trial.run in kept]
     num_left = plan.sweep.num_rows - len(known)
     if num_left <= 0:

@@ -45,7 +45,7 @@ RETRIES = 2
 """How often a failed trial is tried again; each time it goes on from its last checkpoint."""
 REDUCTION_FACTOR = 3
 """ASHA: of the trials that reach a rung, one in so many goes on."""
-_DRIVER = {"memory": 1}
+_DRIVER: dict[str, float] = {"memory": 1}
 """A trial's own process computes nothing, but must ask for something; its run asks for CPUs."""
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -18,7 +18,7 @@ from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.launch.dataset import locate_manifest
 from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, kill_tree
+from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, head_node, kill_tree
 
 pytestmark = pytest.mark.timeout(600)
 NUM_STEPS = 8
@@ -215,3 +215,61 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swe
     assert blind_run.curve == [(3, 0.0)]
     assert swept.client.get_run(blind_run.run_id).info.status == "KILLED"
     assert json.loads(summary.read_text())["val/top1"] > 0.0
+
+
+@pytest.mark.exhaustive
+def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
+    (swept.home.work / "space.yaml").write_text(
+        "title: Space\npreset: demo\nsearcher: optuna\nnum_rows: 2\n"
+        "space: {optim.lr: {low: 0.001, high: 0.01, log: true}, dsts.num_layers: [1, 2]}"
+    )
+    told = swept.home.job("tune.py", "space.yaml", *swept.command[1:])
+    assert told.returncode == 0, told.stdout + told.stderr
+    results = swept.results("space")
+    assert len(results.rows) == 2
+    for row in results.rows:
+        run = results.of_row(row)[0]
+        assert run.outcome == "finished"
+        rate = float(row.partition("lr=")[2].split()[0])
+        logged = swept.client.get_run(run.run_id).data.params["optim.lr"]
+        assert float(logged) == pytest.approx(rate, rel=0.01)
+    again = swept.home.job("tune.py", "space.yaml", *swept.command[1:])
+    assert "is finished" in again.stdout
+
+
+@pytest.mark.exhaustive
+def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
+    swept: Swept, tmp_path: Path, temporary: Path
+) -> None:
+    """The cluster carries one run at a time; the sweeps have one of their two runs in common."""
+    home = Home(tmp_path)
+    sweeps = {"one": "w/o skip: {dsts.skip: false}", "two": "w/o UDL: {udl.enabled: false}"}
+    for name, row in sweeps.items():
+        text = f"title: {name}\npreset: demo\nrows:\n  DSTS: {{}}\n  {row}\n"
+        (home.work / f"{name}.yaml").write_text(text)
+    with head_node(home, temporary=temporary, cwd=home.work, RAY_AUTH_MODE="disabled"):
+        address = (temporary / "ray_current_cluster").read_text().strip()
+        environment = home.environment(RAY_ADDRESS=address, RAY_AUTH_MODE="disabled")
+        jobs = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, str(REPOSITORY / "jobs" / "tune.py"), f"{name}.yaml"),
+                    *swept.command[1:],
+                ],
+                cwd=home.work,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for name in sweeps
+        ]
+        told = [job.communicate(timeout=500)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], told
+    uri = f"sqlite:///{home.work / 'runs' / 'mlflow.db'}"
+    results = [read_sweep(name, uri) for name in sweeps]
+    assert [run.outcome for found in results for run in found.runs.values()] == ["finished"] * 4
+    common = results[0].of_row("DSTS")[0]
+    assert common.name == results[1].of_row("DSTS")[0].name
+    points = connect(uri).get_metric_history(common.run_id, "train/loss")
+    assert [point.step for point in points] == list(range(NUM_STEPS))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsts_ray.config.load import flatten, load_config
-from dsts_ray.config.sweep import MEASURES, as_overrides, load_sweep, sweep_names
+from dsts_ray.config.sweep import MEASURES, as_overrides, load_sweep, only_rows, sweep_names
 from dsts_ray.config.trials import plan_sweep
 from dsts_ray.errors import ConfigError
 
@@ -127,6 +127,17 @@ def test_an_unknown_sweep_is_told_its_nearest() -> None:
 def test_the_command_line_changes_a_sweep() -> None:
     sweep = load_sweep("table6", seeds=[7], preset="demo", metric=None)
     assert (sweep.seeds, sweep.preset, sweep.metric) == ((7,), "demo", "val/top1")
+
+
+def test_some_rows_of_a_sweep() -> None:
+    sweep = only_rows(load_sweep("table2"), ["Swin-B w/ DSTS", "TPN", "TPN w/ DSTS"])
+    assert list(sweep.rows) == list(sweep.paper) == ["TPN", "TPN w/ DSTS", "Swin-B w/ DSTS"]
+    assert sweep.baseline_of("TPN w/ DSTS") == "TPN"
+    assert sweep.baseline_of("Swin-B w/ DSTS") is None  # it is left out
+    with pytest.raises(ConfigError, match=r"'L = 2' is no row of sweep table7; it has: 'L = 1', "):
+        only_rows(load_sweep("table7"), ["L = 1", "L = 2"])
+    with pytest.raises(ConfigError, match="sweep lr makes its rows of a space"):
+        only_rows(load_sweep("lr"), ["lr=0.001"])
 
 
 def test_random_rows_follow_from_the_seed_and_stay_in_the_space() -> None:
