@@ -37,6 +37,7 @@ class TrialState:
         reason: Why it failed.
         num_retries: So far.
         seconds: Of this session.
+        metrics: Of the latest evaluation.
         placement_group: What its training run held when it reported last.
     """
 
@@ -47,6 +48,7 @@ class TrialState:
     reason: str = ""
     num_retries: int = 0
     seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
     placement_group: str = ""
     started: float = field(default_factory=time.monotonic)
 
@@ -119,6 +121,7 @@ class TrialBoard(tune.Callback):
         state = self.states[trial.trial_id]
         state.step, state.value = result["step"], result[self._metric]
         state.placement_group = result.get(PLACEMENT_GROUP, "")
+        state.metrics = {key: value for key, value in result.items() if "/" in key}
         if "outcome" in result:
             state.outcome, state.reason = result["outcome"], result.get("reason", "")
         elif has_diverged(result.get(_LOSS)):

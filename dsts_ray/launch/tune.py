@@ -38,7 +38,7 @@ from dsts_ray.report.record import (
     read_record,
     write_record,
 )
-from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
+from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_missing, open_run
 from dsts_ray.tracking.search import find_runs
 
 RETRIES = 2
@@ -173,10 +173,12 @@ def _sweep_run(plan: SweepPlan, uri: str, storage: Path) -> Iterator[str]:
 
 
 def _close_run(job: SweepJob, state: TrialState) -> None:
-    """End the MLflow run of a trial that could not do so itself."""
+    """End the MLflow run of a trial that could not do so itself, with its last evaluation."""
     experiment, name = state.trial.config.tracking.experiment, state.trial.name
     run = find_runs(uri=job.uri, experiment=experiment, names=[name]).get(name)
     if run and run.status == "RUNNING":
+        metrics, step = state.metrics, state.step - 1
+        log_missing(uri=job.uri, run_id=run.run_id, metrics=metrics, step=step)
         status = "FAILED" if state.outcome in (FAILED, DIVERGED) else "KILLED"
         finish_run(uri=job.uri, run_id=run.run_id, status=status)
 

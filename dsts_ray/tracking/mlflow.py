@@ -148,6 +148,22 @@ def log_artifacts(*, uri: str, run_id: str, directory: Path, artifact_path: str 
         client.log_artifacts(run_id, str(directory), artifact_path)
 
 
+def log_missing(*, uri: str, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Log metrics of a step on behalf of a process that was killed before it delivered them.
+
+    What the run has from this step or a later one is left alone.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri, patient=True)
+    with translated_errors(uri, f"take metrics of run {run_id}"):
+        logged, now_ms = _last_steps(client, run_id), int(time.time() * 1000)
+        missing = {key: value for key, value in metrics.items() if logged.get(key, -1) < step}
+        points = [Metric(key, float(value), now_ms, step) for key, value in missing.items()]
+        client.log_batch(run_id, metrics=points)
+
+
 def finish_run(
     *,
     uri: str,

@@ -15,6 +15,7 @@ from dsts_ray.tracking.mlflow import (
     environment_versions,
     finish_run,
     log_artifacts,
+    log_missing,
     open_run,
 )
 
@@ -247,3 +248,20 @@ def test_deleted_experiment_is_reported(uri: str) -> None:
         open_run(
             uri=uri, experiment="deleted", run_name="r", artifact_root=None, params={}, tags={}
         )
+
+
+def test_what_a_killed_process_did_not_deliver_is_logged_once(uri: str, run_id: str) -> None:
+    tracker = MLflowTracker(uri=uri, run_id=run_id, flush_s=0.01)
+    tracker.log_metrics({"val/top1": 0.25, "train/loss": 2.0}, step=3)
+    tracker.log_metrics({"train/loss": 1.0}, step=7)
+    tracker.close()
+    for _ in range(2):
+        log_missing(
+            uri=uri, run_id=run_id, metrics={"val/top1": 0.5, "train/loss": math.nan}, step=7
+        )
+
+    def points(key: str) -> list[tuple[int, float]]:
+        return [(p.step, p.value) for p in connect(uri).get_metric_history(run_id, key)]
+
+    assert points("val/top1") == [(3, 0.25), (7, 0.5)]
+    assert points("train/loss") == [(3, 2.0), (7, 1.0)]
