@@ -66,13 +66,17 @@ class SweepJob:
     def placed(self, trial: Trial) -> Config:
         """Configuration of the trial's run, with places that mean the same on every node."""
         config = trial.config
-        data = config.data
+        data, model = config.data, config.model
         if data.manifest != DEMO:
             data = replace(data, manifest=str(manifest_path(config, self.storage)))
+        if model.weights and not model.weights.startswith("models:"):
+            weights = Path(model.weights).expanduser().absolute()
+            model = replace(model, weights=str(weights))
         return replace(
             config,
             name=trial.name,
             data=data,
+            model=model,
             storage=replace(config.storage, path=str(self.storage)),
             tracking=replace(config.tracking, uri=self.uri),
         )

@@ -10,15 +10,18 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from dsts_ray.config.load import load_config
 from dsts_ray.config.sweep import load_sweep
 from dsts_ray.config.trials import plan_sweep
 from dsts_ray.data.manifest import SCHEMA, Manifest
+from dsts_ray.errors import ConfigError
 from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.launch.tune import run_sweep
 from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, head_node, kill_tree
+from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree
 
 pytestmark = pytest.mark.timeout(600)
 NUM_STEPS = 8
@@ -49,7 +52,7 @@ class Swept(NamedTuple):
 
     home: Home
     command: tuple[str, ...]
-    without_resume: subprocess.CompletedProcess[str]
+    refusal: str
     resumed: subprocess.CompletedProcess[str]
 
     @property
@@ -94,7 +97,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         time.sleep(0.05)
     kill_tree(first)
     assert not list(home.work.glob("runs/*/summary.json"))
-    without_resume = home.job("tune.py", *command)
+    store = f"tracking.uri=sqlite:///{home.work / 'runs' / 'mlflow.db'}"
+    plan = plan_sweep(load_sweep(str(home.work / "tiny.yaml")), [*command[1:], store])
+    with pytest.raises(ConfigError) as refusal:
+        run_sweep(plan, Console(quiet=True), resume=False)
     resumed = subprocess.run(
         [*program, "--resume"],
         cwd=home.work,
@@ -105,12 +111,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         check=False,
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    return Swept(home, command, without_resume, resumed)
+    return Swept(home, command, str(refusal.value), resumed)
 
 
 def test_an_interrupted_sweep_is_not_begun_again_unasked(swept: Swept) -> None:
-    assert swept.without_resume.returncode == 2
-    assert "0 of its 3 runs are done; give --resume" in swept.without_resume.stderr
+    assert "0 of its 3 runs are done; give --resume" in swept.refusal
 
 
 def test_interrupted_trials_continue_and_all_are_nested_under_the_sweep(swept: Swept) -> None:
@@ -148,18 +153,18 @@ def test_a_trial_whose_loss_is_not_finite_is_stopped_and_said_so(swept: Swept) -
     assert swept.resumed.stdout.count("wild (seed 0") == 2  # starts, diverged: no retry
 
 
-def test_a_finished_sweep_says_so_and_runs_nothing(swept: Swept) -> None:
-    again = swept.home.job("tune.py", *swept.command)
-    assert again.returncode == 0, again.stderr
-    assert "is finished; its runs stay as they are" in again.stdout
+def test_a_finished_sweep_says_so_and_runs_nothing(swept: Swept, run_job: RunJob) -> None:
+    sweep, store = swept.home.work / "tiny.yaml", f"tracking.uri={swept.uri}"
+    again = run_job("tune.py", sweep, *swept.command[1:], store)
+    assert again.code == 0, again.err
+    assert "is finished; its runs stay as they are" in again.out
 
 
-def test_the_report_comes_from_mlflow_alone(swept: Swept, tmp_path: Path) -> None:
+def test_the_report_comes_from_mlflow_alone(swept: Swept, run_job: RunJob) -> None:
     """In another folder, from the store's address."""
-    home = Home(tmp_path)
-    told = home.job("report.py", "tiny", "--tracking-uri", swept.uri)
-    assert told.returncode == 0, told.stderr
-    text = (home.work / "runs" / "reports" / "tiny" / "report.md").read_text()
+    told = run_job("report.py", "tiny", "--tracking-uri", swept.uri)
+    assert told.code == 0, told.err
+    text = Path("runs/reports/tiny/report.md").read_text()
     assert "2 of 3 runs finished" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| w/o UDL"))
     assert "| 87.4 |" in line
@@ -168,21 +173,21 @@ def test_the_report_comes_from_mlflow_alone(swept: Swept, tmp_path: Path) -> Non
     assert "seed 0 diverged: the training loss is nan at step 4" in text
 
 
-def test_the_best_of_a_sweep_becomes_champion_and_back(swept: Swept) -> None:
+def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> None:
     store = ("--tracking-uri", swept.uri)
     sweep = str(swept.home.work / "tiny.yaml")
-    promoted = swept.home.job("promote.py", "--from-sweep", sweep, *store)
-    assert promoted.returncode == 0, promoted.stdout + promoted.stderr
-    assert "champion of dsts_ray: version 1" in promoted.stdout
+    promoted = run_job("promote.py", "--from-sweep", sweep, *store)
+    assert promoted.code == 0, promoted.out + promoted.err
+    assert "champion of dsts_ray: version 1" in promoted.out
     version = swept.client.get_model_version_by_alias("dsts_ray", "champion")
     best = max(run.best or 0 for run in swept.results().runs.values())
     assert float(version.tags["val/top1"]) == best
     assert version.tags["num_videos"] == "8"
-    again = swept.home.job("promote.py", "--from-sweep", sweep, *store)
-    assert "version 1 is the champion already" in again.stdout
-    back = swept.home.job("promote.py", "--rollback", *store)
-    assert back.returncode == 2
-    assert "no alias previous" in back.stderr
+    again = run_job("promote.py", "--from-sweep", sweep, *store)
+    assert "version 1 is the champion already" in again.out
+    back = run_job("promote.py", "--rollback", *store)
+    assert back.code == 2
+    assert "no alias previous" in back.error
 
 
 def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swept) -> None:

@@ -73,6 +73,7 @@ def test_a_resumed_search_knows_what_was_found_and_begins_with_what_was_interrup
     search, num_left = optuna_searcher(plan, record, set(record.outcomes))
     assert num_left == 4
     assert search is not None
+    assert search._ot_study is not None
     told = [(trial.params, trial.value) for trial in search._ot_study.trials if trial.value]
     assert told == [(points[0], 0.3), (points[1], 0.9)]
     assert proposed(search, 1) == [points[2]]

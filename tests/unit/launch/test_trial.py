@@ -27,7 +27,7 @@ def test_a_trial_is_stopped_when_its_loss_is_not_finite(
 
 
 def test_a_trials_configuration_means_the_same_on_every_node(tmp_path: Path) -> None:
-    overrides = ["data.manifest=here.parquet", "storage.path=elsewhere"]
+    overrides = ["data.manifest=here.parquet", "storage.path=there", "model.weights=a.pth"]
     plan = plan_sweep(load_sweep("table5", preset="demo", seeds=[0]), overrides)
     job = SweepJob(plan, tmp_path, "http://127.0.0.1:5000", "parent")
     trial = plan.trials[1]
@@ -35,6 +35,7 @@ def test_a_trials_configuration_means_the_same_on_every_node(tmp_path: Path) -> 
     config = job.placed(trial)
     assert config.name == trial.name
     assert Path(config.data.manifest).is_absolute()
+    assert Path(config.model.weights).is_absolute()
     assert (config.storage.path, config.tracking.uri) == (str(tmp_path), "http://127.0.0.1:5000")
 
 
