@@ -32,6 +32,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> WrittenSweep:
             curve = (0.1, share)
             write_run(sweep.uri, sweep.run(row, seed), right(share), share, curve, wall_s=10 + seed)
             sweep.end(row, seed, FINISHED)
+    write_run(sweep.uri, sweep.run("lost", 0), None, 0.3)  # its loss was lost at the last step
     sweep.end("lost", 0, DIVERGED, "the training loss is nan at step 4")
     return sweep
 
