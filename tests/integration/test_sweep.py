@@ -71,6 +71,19 @@ class Swept(NamedTuple):
         return [point.step for point in self.client.get_metric_history(run_id, key)]
 
 
+def tune(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a sweep to its end, for which a busy machine takes minutes."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *arguments],
+        cwd=home.work,
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     home = Home(tmp_path_factory.mktemp("sweep"))
@@ -80,9 +93,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     (home.work / "tiny.yaml").write_text(SWEEP)
     options = (f"data.manifest={manifest}", "train.num_epochs=2", "train.evaluate_every_epochs=1")
     command = ("tiny.yaml", *TINY, *options)
-    program = (sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *command)
     first = subprocess.Popen(
-        program,
+        [sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *command],
         cwd=home.work,
         env=home.environment(),
         stdout=subprocess.DEVNULL,
@@ -101,15 +113,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     plan = plan_sweep(load_sweep(str(home.work / "tiny.yaml")), [*command[1:], store])
     with pytest.raises(ConfigError) as refusal:
         run_sweep(plan, Console(quiet=True), resume=False)
-    resumed = subprocess.run(
-        [*program, "--resume"],
-        cwd=home.work,
-        env=home.environment(),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    resumed = tune(home, *command, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     return Swept(home, command, str(refusal.value), resumed)
 
@@ -209,7 +213,7 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swe
     summary = swept.home.work / "runs" / whole.name / "summary.json"
     written = summary.stat().st_mtime_ns
     others = [o for o in swept.command[1:] if not o.startswith("data.manifest=")]
-    told = swept.home.job("tune.py", "halving.yaml", *others, f"data.manifest={manifest}")
+    told = tune(swept.home, "halving.yaml", *others, f"data.manifest={manifest}")
     assert told.returncode == 0, told.stdout + told.stderr
     results = swept.results("halving")
     blind_run = results.of_row("blind")[0]
@@ -228,7 +232,7 @@ def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
         "title: Space\npreset: demo\nsearcher: optuna\nnum_rows: 2\n"
         "space: {optim.lr: {low: 0.001, high: 0.01, log: true}, dsts.num_layers: [1, 2]}"
     )
-    told = swept.home.job("tune.py", "space.yaml", *swept.command[1:])
+    told = tune(swept.home, "space.yaml", *swept.command[1:])
     assert told.returncode == 0, told.stdout + told.stderr
     results = swept.results("space")
     assert len(results.rows) == 2
@@ -238,7 +242,7 @@ def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
         rate = float(row.partition("lr=")[2].split()[0])
         logged = swept.client.get_run(run.run_id).data.params["optim.lr"]
         assert float(logged) == pytest.approx(rate, rel=0.01)
-    again = swept.home.job("tune.py", "space.yaml", *swept.command[1:])
+    again = tune(swept.home, "space.yaml", *swept.command[1:])
     assert "is finished" in again.stdout
 
 
