@@ -85,14 +85,19 @@ def tune(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The tiniest runs that are evaluated twice, on a manifest."""
+    config = load_config(preset="demo", overrides=DEMO)
+    manifest = locate_manifest(config, tmp_path_factory.mktemp("data"))
+    length = ("train.num_epochs=2", "train.evaluate_every_epochs=1")
+    return (*TINY, *length, f"data.manifest={manifest}")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) -> Swept:
     home = Home(tmp_path_factory.mktemp("sweep"))
-    manifest = locate_manifest(
-        load_config(preset="demo", overrides=[*DEMO, "data.manifest=demo"]), home.folder
-    )
     (home.work / "tiny.yaml").write_text(SWEEP)
-    options = (f"data.manifest={manifest}", "train.num_epochs=2", "train.evaluate_every_epochs=1")
-    command = ("tiny.yaml", *TINY, *options)
+    command = ("tiny.yaml", *overrides)
     first = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *command],
         cwd=home.work,
@@ -194,9 +199,11 @@ def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> 
     assert "no alias previous" in back.error
 
 
-def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swept) -> None:
+def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
+    swept: Swept, overrides: tuple[str, ...]
+) -> None:
     """Of the blind trial every test video is refused, which counts as wrong."""
-    manifest = next(o for o in swept.command if o.startswith("data.manifest=")).partition("=")[2]
+    manifest = overrides[-1].partition("=")[2]
     videos = Manifest.read(manifest)
     paths = [
         f"/nowhere/{path}" if split == "test" else path
@@ -212,8 +219,7 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(swept: Swe
     whole = swept.results().of_row("DSTS")[0]
     summary = swept.home.work / "runs" / whole.name / "summary.json"
     written = summary.stat().st_mtime_ns
-    others = [o for o in swept.command[1:] if not o.startswith("data.manifest=")]
-    told = tune(swept.home, "halving.yaml", *others, f"data.manifest={manifest}")
+    told = tune(swept.home, "halving.yaml", *overrides)
     assert told.returncode == 0, told.stdout + told.stderr
     results = swept.results("halving")
     blind_run = results.of_row("blind")[0]
@@ -248,7 +254,7 @@ def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
 
 @pytest.mark.exhaustive
 def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
-    swept: Swept, tmp_path: Path, temporary: Path
+    overrides: tuple[str, ...], tmp_path: Path, temporary: Path
 ) -> None:
     """The cluster carries one run at a time; the sweeps have one of their two runs in common."""
     home = Home(tmp_path)
@@ -263,7 +269,7 @@ def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
             subprocess.Popen(
                 [
                     *(sys.executable, str(REPOSITORY / "jobs" / "tune.py"), f"{name}.yaml"),
-                    *swept.command[1:],
+                    *overrides,
                 ],
                 cwd=home.work,
                 env=environment,
