@@ -1,7 +1,7 @@
 """Train all runs of a sweep: a table of the paper, or a search over a space.
 
 python jobs/tune.py table5 data.manifest=d48.parquet
-python jobs/tune.py ablations --preset demo --seeds 0 1 train.num_epochs=3
+python jobs/tune.py ablations --preset demo --seeds 0,1 train.num_epochs=3
 """
 
 import argparse
@@ -26,9 +26,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="as for jobs/train.py, under all rows"
     )
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these, by name")
+    parser.add_argument("--row", action="append", help="only this one, by name; may be repeated")
     parser.add_argument("--preset", help="to start from instead of the sweep's")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED")
+    parser.add_argument("--seeds", type=lambda text: text.split(","), help="as 0,1,2")
     parser.add_argument("--metric", help="that picks the best, as val/mean_class_accuracy")
     parser.add_argument("--searcher", choices=get_args(Searcher))
     parser.add_argument("--scheduler", choices=get_args(Scheduler))
@@ -45,8 +45,8 @@ def main() -> int:
     changes = {name: getattr(arguments, name) for name in names}
     try:
         sweep = load_sweep(arguments.sweep, **changes)
-        if arguments.rows:
-            sweep = only_rows(sweep, arguments.rows)
+        if arguments.row:
+            sweep = only_rows(sweep, arguments.row)
         plan = plan_sweep(sweep, arguments.overrides)
         if arguments.dry_run:
             print(describe_plan(plan, shared_runs(plan, changes)))

@@ -147,10 +147,10 @@ def only_rows(sweep: Sweep, names: Sequence[str]) -> Sweep:
         ConfigError: A name is no row of the sweep, or the sweep draws its rows.
     """
     if not sweep.rows:
-        raise ConfigError(f"--rows: sweep {sweep.name} makes its rows of a space")
+        raise ConfigError(f"--row: sweep {sweep.name} makes its rows of a space")
     if unknown := [name for name in names if name not in sweep.rows]:
         raise ConfigError(
-            f"--rows: {', '.join(map(repr, unknown))} is no row of sweep {sweep.name}; it has: "
+            f"--row: {', '.join(map(repr, unknown))} is no row of sweep {sweep.name}; it has: "
             f"{', '.join(map(repr, sweep.rows))}"
         )
     baselines = {row: sweep.baseline_of(row) for row in names}

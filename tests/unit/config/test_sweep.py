@@ -162,3 +162,9 @@ def test_values_survive_the_way_through_overrides() -> None:
     }
     config = flatten(load_config(preset="demo", overrides=as_overrides(values)))
     assert {key: config[key] for key in values} == values
+
+
+def test_seeds_come_from_the_command_line_as_text() -> None:
+    assert load_sweep("table6", seeds=["0", "7"]).seeds == (0, 7)
+    with pytest.raises(ConfigError, match=r'seeds\.1 = "x": Input should be a valid integer'):
+        load_sweep("table6", seeds=["0", "x"])
