@@ -253,7 +253,7 @@ def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
 
 
 @pytest.mark.exhaustive
-def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
+def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
     overrides: tuple[str, ...], tmp_path: Path, temporary: Path
 ) -> None:
     """The cluster carries one run at a time; the sweeps have one of their two runs in common."""
@@ -262,17 +262,14 @@ def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
     for name, row in sweeps.items():
         text = f"title: {name}\npreset: demo\nrows:\n  DSTS: {{}}\n  {row}\n"
         (home.work / f"{name}.yaml").write_text(text)
-    with head_node(home, temporary=temporary, cwd=home.work, RAY_AUTH_MODE="disabled"):
-        address = (temporary / "ray_current_cluster").read_text().strip()
-        environment = home.environment(RAY_ADDRESS=address, RAY_AUTH_MODE="disabled")
+    variables = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": ""}
+    with head_node(home, temporary=temporary, cwd=home.work, **variables) as address:
+        submit = ("ray", "job", "submit", "--address", address, "--working-dir", ".", "--")
         jobs = [
             subprocess.Popen(
-                [
-                    *(sys.executable, str(REPOSITORY / "jobs" / "tune.py"), f"{name}.yaml"),
-                    *overrides,
-                ],
-                cwd=home.work,
-                env=environment,
+                [*submit, "python", "jobs/tune.py", str(home.work / f"{name}.yaml"), *overrides],
+                cwd=REPOSITORY,
+                env=home.environment(**variables),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -281,7 +278,7 @@ def test_two_sweeps_at_once_on_one_cluster_share_it_and_their_runs(
         ]
         told = [job.communicate(timeout=500)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], told
-    uri = f"sqlite:///{home.work / 'runs' / 'mlflow.db'}"
+    uri = f"sqlite:///{home.folder / 'dsts_ray' / 'runs' / 'mlflow.db'}"
     results = [read_sweep(name, uri) for name in sweeps]
     assert [run.outcome for found in results for run in found.runs.values()] == ["finished"] * 4
     common = results[0].of_row("DSTS")[0]
