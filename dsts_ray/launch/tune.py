@@ -47,6 +47,7 @@ REDUCTION_FACTOR = 3
 """ASHA: of the trials that reach a rung, one in so many goes on."""
 _DRIVER: dict[str, float] = {"memory": 1}
 """A trial's own process computes nothing, but must ask for something; its run asks for CPUs."""
+_LOCKS = ".locks"
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -85,7 +86,8 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     base = plan.base
     storage = storage_folder(base)
     uri = tracking_uri(base, storage)
-    earlier = _record_so_far(plan, uri)
+    with locked(storage / _LOCKS / "store"):
+        earlier = _record_so_far(plan, uri)
     if earlier and len(_kept(earlier)) == plan.num_runs:
         return SweepOutcome(plan.name, earlier, was_finished=True, uri=uri)
     if earlier and not resume:
@@ -97,7 +99,7 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     configs = [trial.config for trial in plan.unique_trials().values()] or [base]
     with console.status("preparing data"):
         for config in configs:
-            with locked(storage / ".locks" / "data"):
+            with locked(storage / _LOCKS / "data"):
                 _check_data(config, storage)
     with _sweep_run(plan, uri, storage) as run_id, connected():
         job = SweepJob(plan, storage, uri, run_id)
@@ -145,22 +147,26 @@ def _check_data(config: Config, storage: Path) -> None:
 
 @contextmanager
 def _sweep_run(plan: SweepPlan, uri: str, storage: Path) -> Iterator[str]:
-    """The sweep's own MLflow run, under which its trials' runs lie."""
-    run_id = open_run(
-        uri=uri,
-        experiment=plan.base.tracking.experiment,
-        run_name=plan.name,
-        artifact_root=str(storage / "artifacts"),
-        params={
-            "sweep": plan.sweep.name,
-            "preset": plan.sweep.preset,
-            "overrides": " ".join(plan.overrides),
-            "seeds": str(list(plan.sweep.seeds)),
-            "searcher": plan.sweep.searcher,
-            "scheduler": plan.sweep.scheduler,
-        },
-        tags={**environment_versions(), SWEEP_TAG: plan.sweep.name},
-    )
+    """The sweep's own MLflow run, under which its trials' runs lie.
+
+    A new SQLite store is made by one process at a time: MLflow breaks where two make its tables.
+    """
+    with locked(storage / _LOCKS / "store"):
+        run_id = open_run(
+            uri=uri,
+            experiment=plan.base.tracking.experiment,
+            run_name=plan.name,
+            artifact_root=str(storage / "artifacts"),
+            params={
+                "sweep": plan.sweep.name,
+                "preset": plan.sweep.preset,
+                "overrides": " ".join(plan.overrides),
+                "seeds": str(list(plan.sweep.seeds)),
+                "searcher": plan.sweep.searcher,
+                "scheduler": plan.sweep.scheduler,
+            },
+            tags={**environment_versions(), SWEEP_TAG: plan.sweep.name},
+        )
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run_id
