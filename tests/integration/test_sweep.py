@@ -233,26 +233,6 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
 
 
 @pytest.mark.exhaustive
-def test_optuna_proposes_what_trials_then_train(swept: Swept) -> None:
-    (swept.home.work / "space.yaml").write_text(
-        "title: Space\npreset: demo\nsearcher: optuna\nnum_rows: 2\n"
-        "space: {optim.lr: {low: 0.001, high: 0.01, log: true}, dsts.num_layers: [1, 2]}"
-    )
-    told = tune(swept.home, "space.yaml", *swept.command[1:])
-    assert told.returncode == 0, told.stdout + told.stderr
-    results = swept.results("space")
-    assert len(results.rows) == 2
-    for row in results.rows:
-        run = results.of_row(row)[0]
-        assert run.outcome == "finished"
-        rate = float(row.partition("lr=")[2].split()[0])
-        logged = swept.client.get_run(run.run_id).data.params["optim.lr"]
-        assert float(logged) == pytest.approx(rate, rel=0.01)
-    again = tune(swept.home, "space.yaml", *swept.command[1:])
-    assert "is finished" in again.stdout
-
-
-@pytest.mark.exhaustive
 def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
     overrides: tuple[str, ...], tmp_path: Path, temporary: Path
 ) -> None:
