@@ -363,7 +363,7 @@ def _first_cause(error: TrainingFailedError) -> DSTSRayError:
     if cause := out_of_memory([*failures, error]):
         return OutOfMemoryError(
             f"a worker ran out of memory ({cause}); lower train.micro_batch_size, "
-            "evaluation.batch_size or data.prefetch_batches, or the size of the model"
+            "evaluation.batch_size or data.prefetch_blocks, or the size of the model"
         )
     return ClusterError(
         f"training failed: {failures[0] if failures else error}; run the same command again to "

@@ -38,6 +38,7 @@ class TrialState:
         num_retries: So far.
         seconds: Of this session.
         metrics: Of the latest evaluation.
+        logged_ms: Their timestamp.
         placement_group: What its training run held when it reported last.
     """
 
@@ -49,6 +50,7 @@ class TrialState:
     num_retries: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    logged_ms: int = 0
     placement_group: str = ""
     started: float = field(default_factory=time.monotonic)
 
@@ -121,6 +123,7 @@ class TrialBoard(tune.Callback):
         state = self.states[trial.trial_id]
         state.step, state.value = result["step"], result[self._metric]
         state.placement_group = result.get(PLACEMENT_GROUP, "")
+        state.logged_ms = result.get("logged_ms", state.logged_ms)
         state.metrics = {key: value for key, value in result.items() if "/" in key}
         if "outcome" in result:
             state.outcome, state.reason = result["outcome"], result.get("reason", "")

@@ -183,8 +183,13 @@ def _close_run(job: SweepJob, state: TrialState) -> None:
     experiment, name = state.trial.config.tracking.experiment, state.trial.name
     run = find_runs(uri=job.uri, experiment=experiment, names=[name]).get(name)
     if run and run.status == "RUNNING":
-        metrics, step = state.metrics, state.step - 1
-        log_missing(uri=job.uri, run_id=run.run_id, metrics=metrics, step=step)
+        log_missing(
+            uri=job.uri,
+            run_id=run.run_id,
+            metrics=state.metrics,
+            step=state.step - 1,
+            timestamp=state.logged_ms,
+        )
         status = "FAILED" if state.outcome in (FAILED, DIVERGED) else "KILLED"
         finish_run(uri=job.uri, run_id=run.run_id, status=status)
 

@@ -23,12 +23,15 @@ class Point(NamedTuple):
 class Tracker(Protocol):
     """Takes the metrics of one run; implemented by ``MLflowTracker`` and ``NullTracker``."""
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> int:
         """Take metrics (name to value, NaN and infinities included) of one step; return at once.
 
         Args:
             metrics: values by name, ``phase/thing_unit``.
             step: number of finished optimizer steps, 0 or more, never falling within a process.
+
+        Returns:
+            The timestamp that all points of this step get, by which a point sent again is told.
         """
         ...
 
@@ -48,8 +51,9 @@ class Tracker(Protocol):
 class NullTracker:
     """A tracker that keeps nothing: for every rank but the first, and for tests."""
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> int:
         """Drop the metrics."""
+        return 0
 
     def undelivered(self) -> list[Point]:
         """Return nothing."""

@@ -148,19 +148,22 @@ def log_artifacts(*, uri: str, run_id: str, directory: Path, artifact_path: str 
         client.log_artifacts(run_id, str(directory), artifact_path)
 
 
-def log_missing(*, uri: str, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+def log_missing(
+    *, uri: str, run_id: str, metrics: Mapping[str, float], step: int, timestamp: int
+) -> None:
     """Log metrics of a step on behalf of a process that was killed before it delivered them.
 
-    What the run has from this step or a later one is left alone.
+    What the run has from this step or a later one is left alone; what the process delivers after
+    all is stored once, as it has the same timestamp.
 
     Raises:
         TrackingError: the store cannot be reached or refuses.
     """
     client = connect(uri, patient=True)
     with translated_errors(uri, f"take metrics of run {run_id}"):
-        logged, now_ms = _last_steps(client, run_id), int(time.time() * 1000)
+        logged = _last_steps(client, run_id)
         missing = {key: value for key, value in metrics.items() if logged.get(key, -1) < step}
-        points = [Metric(key, float(value), now_ms, step) for key, value in missing.items()]
+        points = [Metric(key, float(value), timestamp, step) for key, value in missing.items()]
         client.log_batch(run_id, metrics=points)
 
 
@@ -180,7 +183,7 @@ def finish_run(
     client = connect(uri, patient=True)
     with translated_errors(uri, f"finish run {run_id}"):
         step = max(_last_steps(client, run_id).values(), default=0)
-        now_ms = int(time.time() * 1000)
+        now_ms = _now_ms()
         closing = [Metric(key, value, now_ms, step) for key, value in (metrics or {}).items()]
         client.log_batch(run_id, metrics=closing, tags=_run_tags(tags or {}))
         client.set_terminated(run_id, status=status)
@@ -223,16 +226,18 @@ class MLflowTracker:
         self._lock = threading.Lock()
         self._unsent = list(undelivered)
         self._steps_before: dict[str, int] | None = None
-        self._step = 0
+        self._step = self._step_timestamp = 0
         self._last_error: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
         self._thread.start()
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> int:
         """Queue the metrics (NaN and infinities included) of one step; return at once."""
-        self._step = step
-        self._enqueue(metrics, step)
+        if step != self._step or not self._step_timestamp:
+            self._step, self._step_timestamp = step, _now_ms()
+        self._enqueue(metrics, step, self._step_timestamp)
+        return self._step_timestamp
 
     def undelivered(self) -> list[Point]:
         """See :class:`~dsts_ray.tracking.base.Tracker`."""
@@ -255,9 +260,8 @@ class MLflowTracker:
                 "Start the server again; a resumed run logs again what follows its checkpoint."
             )
 
-    def _enqueue(self, metrics: Mapping[str, float], step: int) -> None:
-        now_ms = int(time.time() * 1000)
-        points = [Point(key, float(value), now_ms, step) for key, value in metrics.items()]
+    def _enqueue(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
+        points = [Point(key, float(value), timestamp, step) for key, value in metrics.items()]
         with self._lock:
             self._unsent += points
 
@@ -292,7 +296,12 @@ class MLflowTracker:
             monitor.collect_metrics()
             sample: dict[str, float] = monitor.aggregate_metrics() or {}
             monitor.clear_metrics()
-            self._enqueue({f"system/{key}": value for key, value in sample.items()}, self._step)
+            metrics = {f"system/{key}": value for key, value in sample.items()}
+            self._enqueue(metrics, self._step, _now_ms())
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _system_monitors() -> list[BaseMetricsMonitor]:

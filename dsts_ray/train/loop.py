@@ -101,9 +101,10 @@ class TrainingLoop:
                 self._end_epoch(step)
             if self.plan.evaluates_after(step):
                 evaluation = self.evaluate()
-                self.tracker.log_metrics(evaluation, step=step)
+                logged = {"logged_ms": self.tracker.log_metrics(evaluation, step=step)}
                 metrics |= evaluation
-                self.context.report({**metrics, "step": step + 1}, self.write(step + 1, metrics))
+                report = {**metrics, **logged, "step": step + 1}
+                self.context.report(report, self.write(step + 1, metrics))
             elif self.plan.saves_after(step):  # without an evaluation's metrics, it is not the best
                 self.context.report({"step": step + 1}, self.write(step + 1, metrics))
         return metrics

@@ -199,6 +199,7 @@ def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> 
     assert "no alias previous" in back.error
 
 
+@pytest.mark.exhaustive
 def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     swept: Swept, overrides: tuple[str, ...]
 ) -> None:

@@ -257,7 +257,11 @@ def test_what_a_killed_process_did_not_deliver_is_logged_once(uri: str, run_id: 
     tracker.close()
     for _ in range(2):
         log_missing(
-            uri=uri, run_id=run_id, metrics={"val/top1": 0.5, "train/loss": math.nan}, step=7
+            uri=uri,
+            run_id=run_id,
+            metrics={"val/top1": 0.5, "train/loss": math.nan},
+            step=7,
+            timestamp=int(time.time() * 1000),
         )
 
     def points(key: str) -> list[tuple[int, float]]:
@@ -265,3 +269,15 @@ def test_what_a_killed_process_did_not_deliver_is_logged_once(uri: str, run_id: 
 
     assert points("val/top1") == [(3, 0.25), (7, 0.5)]
     assert points("train/loss") == [(3, 2.0), (7, 1.0)]
+
+
+def test_what_a_killed_process_delivers_late_is_logged_once(uri: str, run_id: str) -> None:
+    tracker = MLflowTracker(uri=uri, run_id=run_id, flush_s=3600.0)
+    first = tracker.log_metrics({"train/loss": math.nan}, step=7)
+    time.sleep(0.01)
+    assert tracker.log_metrics({"val/top1": 0.5}, step=7) == first
+    metrics = {"train/loss": math.nan, "val/top1": 0.5}
+    log_missing(uri=uri, run_id=run_id, metrics=metrics, step=7, timestamp=first)
+    tracker.close()
+    history = [connect(uri).get_metric_history(run_id, key) for key in metrics]
+    assert [len(points) for points in history] == [1, 1]

@@ -55,8 +55,9 @@ class ListTracker:
 
     points: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> int:
         self.points.append((step, dict(metrics)))
+        return 1000 * step
 
     def undelivered(self) -> list[Point]:
         return []
