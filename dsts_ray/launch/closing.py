@@ -6,7 +6,7 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
-from dsts_ray.launch.trainer import Outcome
+from dsts_ray.launch.run import Outcome
 from dsts_ray.tracking.connection import without_password
 from dsts_ray.train.predictions import EvaluationSetup
 

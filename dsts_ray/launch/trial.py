@@ -26,7 +26,8 @@ from dsts_ray.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from dsts_ray.launch.admission import admitted
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
-from dsts_ray.launch.trainer import CHECKPOINTS, latest_step, train
+from dsts_ray.launch.run import CHECKPOINTS, latest_step
+from dsts_ray.launch.trainer import train
 from dsts_ray.report.record import DIVERGED, FAILED, FINISHED
 from dsts_ray.tracking.search import find_runs, metric_history
 

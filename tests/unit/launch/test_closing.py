@@ -9,7 +9,7 @@ from rich.console import Console
 from dsts_ray.build import build_setup
 from dsts_ray.config.load import load_config
 from dsts_ray.launch.closing import print_outcome
-from dsts_ray.launch.trainer import Outcome, Run
+from dsts_ray.launch.run import Outcome, Run
 
 EMBEDDED = "sqlite:////a/my runs/mlflow.db"
 

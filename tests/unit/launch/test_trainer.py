@@ -10,7 +10,10 @@ from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.dataset import describe
-from dsts_ray.launch.trainer import CONFIG_FILE, DATA_FILE, SUMMARY_FILE, train
+from dsts_ray.launch.run import DATA_FILE
+from dsts_ray.launch.trainer import train
+from dsts_ray.report.results import SUMMARY_FILE
+from dsts_ray.train.checkpoint import CONFIG_FILE
 from tests.support.videos import manifest
 
 VIDEOS = (("a", 0, "train"), ("b", 1, "train"), ("c", 0, "train"), ("d", 1, "test"))

@@ -1,0 +1,179 @@
+"""Ray Train: workers, streams and what their failures mean."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+from ray.data import Dataset
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.exceptions import TrainingFailedError
+from rich.console import Console
+
+from dsts_ray.build import build_clip_spec, build_order, build_plan, build_view_spec
+from dsts_ray.data.checks import REFUSED_SCHEMA
+from dsts_ray.data.manifest import Manifest, write_parquet
+from dsts_ray.data.pipeline import (
+    execution_options,
+    test_stream,
+    training_stream,
+    videos_per_block,
+)
+from dsts_ray.errors import ClusterError, DSTSRayError, OutOfMemoryError
+from dsts_ray.launch.entry import WorkerJob, run_worker
+from dsts_ray.launch.failure import out_of_memory, own_error
+from dsts_ray.launch.progress import shown_progress
+from dsts_ray.launch.run import CHECKPOINTS, REFUSED_FILE, SAMPLES, Run, latest_step
+
+
+def fit(
+    run: Run,
+    manifest: Manifest,
+    num_clips: int,
+    run_id: str,
+    console: Console,
+    started: float,
+    callbacks: Sequence[UserCallback],
+) -> Result:
+    """Train with Ray Train from the latest checkpoint on.
+
+    Args:
+        run: What to train.
+        manifest: The run's.
+        num_clips: In the training split.
+        run_id: Of MLflow.
+        console: Where progress is shown.
+        started: Moment on the monotonic clock as if the run had never stopped.
+        callbacks: What the controller tells of reports.
+
+    Raises:
+        DSTSRayError: What ended the training; the videos refused until then are listed.
+    """
+    config = run.config
+    video_ids = manifest.split(config.data.val_split).table["video_id"].to_pylist()
+    checkpoints = run.folder / CHECKPOINTS
+    first_step = latest_step(checkpoints)
+    if first_step:
+        console.print(f"continuing from step {first_step}")
+    with shown_progress(console) as board:
+        job = WorkerJob(
+            config=config,
+            classes=manifest.classes,
+            num_clips=num_clips,
+            video_ids=tuple(video_ids),
+            tracking_uri=run.tracking_uri,
+            run_id=run_id,
+            weights=run.weights,
+            samples=run.folder / SAMPLES if config.data.record_samples else None,
+            board=board,
+            wall_s=time.monotonic() - started,
+        )
+        trainer = TorchTrainer(
+            cast(Callable[[dict[str, Any]], Any], run_worker),
+            train_loop_config=dict(job),
+            scaling_config=ScalingConfig(
+                num_workers=config.scaling.num_workers,
+                use_gpu=config.scaling.use_gpu,
+                resources_per_worker={"CPU": config.scaling.cpus_per_worker}
+                | ({"GPU": 1} if config.scaling.use_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=CHECKPOINTS,
+                storage_path=str(run.folder),
+                failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+                callbacks=list(callbacks),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=config.train.keep_checkpoints,
+                    checkpoint_score_attribute=config.tracking.metric,
+                    checkpoint_score_order="max",
+                ),
+            ),
+            datasets={
+                "train": _training_factory(run, num_clips, checkpoints),
+                "val": _test_dataset(run),
+            },
+            dataset_config=DataConfig(execution_options=execution_options()),
+        )
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise _first_cause(error) from error
+    returned = result.return_value
+    assert returned is not None
+    _write_refused(run, manifest, returned["refused"])
+    if "error" in returned:
+        raise returned["error"]
+    return result
+
+
+def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[], Dataset]:
+    """The stream from the latest registered checkpoint on.
+
+    Called at every start of the worker group.
+    """
+    config, manifest = run.config, str(run.manifest)
+
+    def make() -> Dataset:
+        first_step = latest_step(checkpoints)
+        return training_stream(
+            manifest=manifest,
+            split=config.data.train_split,
+            spec=build_clip_spec(config),
+            order=build_order(config, num_clips),
+            first_batch=first_step,
+            num_batches=build_plan(config, num_clips).num_steps - first_step + 1,
+            num_decoders=config.data.num_decoders,
+            cpus_per_decoder=config.data.cpus_per_decoder,
+            timeout_s=config.data.decode_timeout_s,
+        )
+
+    return make
+
+
+def _test_dataset(run: Run) -> Dataset:
+    config = run.config
+    spec = build_view_spec(config)
+    return test_stream(
+        manifest=str(run.manifest),
+        split=config.data.val_split,
+        spec=spec,
+        block_size=videos_per_block(spec, config.evaluation.batch_size),
+        num_workers=config.scaling.num_workers,
+        num_decoders=config.data.num_decoders,
+        cpus_per_decoder=config.data.cpus_per_decoder,
+        timeout_s=config.data.decode_timeout_s,
+    )
+
+
+def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]]) -> None:
+    """List the training videos that could not be decoded."""
+    videos = manifest.split(run.config.data.train_split).table
+    rows = [
+        {
+            "video_id": videos["video_id"][sample].as_py(),
+            "path": videos["path"][sample].as_py() or videos["shard"][sample].as_py(),
+            "reason": reason,
+        }
+        for sample, reason in refused
+    ]
+    write_parquet(pa.Table.from_pylist(rows, REFUSED_SCHEMA), run.folder / REFUSED_FILE)
+
+
+def _first_cause(error: TrainingFailedError) -> DSTSRayError:
+    """Our own error among the workers' failures, or one that names the failure."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        if own := own_error(failure):
+            return own
+    if cause := out_of_memory([*failures, error]):
+        return OutOfMemoryError(
+            f"a worker ran out of memory ({cause}); lower train.micro_batch_size, "
+            "evaluation.batch_size or data.prefetch_blocks, or the size of the model"
+        )
+    return ClusterError(
+        f"training failed: {failures[0] if failures else error}; run the same command again to "
+        "continue from the last checkpoint"
+    )
