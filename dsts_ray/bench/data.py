@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import NamedTuple
 
 import decord
@@ -23,12 +22,9 @@ from torchvision.transforms import v2
 from dsts_ray.bench.compare import Comparison, Measured
 from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.rows import Row
+from dsts_ray.bench.videos import KINDS, Files, Kind, Video, find_files
 from dsts_ray.data.clip import ClipSpec
-from dsts_ray.data.demo.diving48 import write_diving48
-from dsts_ray.data.demo.ssv2 import write_ssv2
 from dsts_ray.data.geometry import multi_scale_crop
-from dsts_ray.data.index import Format, index_dataset
-from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import batches, execution_options, training_stream
 from dsts_ray.data.sampling import random_frames
@@ -45,78 +41,11 @@ SPEC = ClipSpec(
 )
 
 
-class Kind(NamedTuple):
-    """A sort of video file.
-
-    Attributes:
-        name: In words.
-        write: Renders ``num_clips`` of them, their frames' height scaled, into a folder.
-        format: Of the folder.
-        num_clips: Files.
-        num_batches: Batches of a stream, at scale 1.
-        bound: What the stream's rate over the DataLoader's must reach.
-    """
-
-    name: str
-    write: Callable[[Path, int, float], None]
-    format: Format
-    num_clips: int
-    num_batches: int
-    bound: float
-
-
-def _write_webm(root: Path, num_clips: int, scale: float) -> None:
-    write_ssv2(
-        root,
-        num_classes=2,
-        num_train_clips=num_clips,
-        num_validation_clips=2,
-        num_test_clips=2,
-        size=_even(240 * scale),
-        min_frames=30,
-        max_frames=60,
-    )
-
-
-def _write_mp4(root: Path, num_clips: int, scale: float) -> None:
-    write_diving48(
-        root,
-        num_classes=2,
-        num_train_clips=num_clips,
-        num_test_clips=2,
-        size=_even(720 * scale),
-        min_frames=120,
-        max_frames=200,
-    )
-
-
-class Video(NamedTuple):
-    """A file, and the size of its frames as displayed."""
-
-    path: str
-    width: int
-    height: int
-
-
-class Files(NamedTuple):
-    """Files of a kind, their manifest, and what they are in words."""
-
-    manifest: Path
-    videos: tuple[Video, ...]
-    description: str
-
-
 class Way(NamedTuple):
     """Another way to the same clips, and its rate in clips per second."""
 
     what: str
     rate: Callable[[], float]
-
-
-KINDS = (
-    Kind("webm", _write_webm, "ssv2", 64, 64, 0.9),
-    Kind("H.264", _write_mp4, "diving48", 16, 32, 1.0),
-)
 
 
 def data(setting: Setting) -> list[Row]:
@@ -125,7 +54,7 @@ def data(setting: Setting) -> list[Row]:
         row
         for kind in KINDS
         if setting.only in kind.name
-        for row in _rows(kind, _files(kind, setting), setting)
+        for row in _rows(kind, find_files(kind, setting), setting)
     ]
 
 
@@ -155,22 +84,6 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
         ),
         _waiting(kind, files, num_batches),
     ]
-
-
-def _files(kind: Kind, setting: Setting) -> Files:
-    root = setting.folder / f"bench-{kind.format}-{setting.scale:g}"
-    manifest = root / "manifest.parquet"
-    if not manifest.exists():
-        kind.write(root, kind.num_clips, setting.scale)
-        index_dataset(format=kind.format, root=root, out=manifest, num_processes=NUM_PROCESSES)
-    rows = Manifest.read(manifest).split("train").table.to_pylist()
-    videos = tuple(Video(row["path"], row["width"], row["height"]) for row in rows)
-    num_frames = statistics.mean(row["num_frames"] for row in rows)
-    return Files(
-        manifest,
-        videos,
-        f"{len(rows)} {kind.name} files of {videos[0].height} pixels and {num_frames:.0f} frames",
-    )
 
 
 def _stream(files: Files, num_batches: int) -> Iterator[Tensor]:
@@ -338,7 +251,3 @@ def _stages(files: Files) -> str:
     total = sum(spent.values())
     shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in spent.items())
     return f"{shares} of {1000 * total / len(files.videos):.1f} ms of CPU a clip"
-
-
-def _even(pixels: float) -> int:
-    return 2 * round(pixels / 2)

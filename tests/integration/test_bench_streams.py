@@ -1,0 +1,33 @@
+"""The benches that stream, at a size where their figures mean nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs import RunJob
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.exhaustive]
+
+
+def test_the_stream_is_compared_with_decoder_loader_and_step(run_job: RunJob) -> None:
+    options = ("--only", "webm", "--scale", "0.3", "--repeats", "1", "--json", "rows.json")
+    result = run_job("bench.py", "data", *options)
+    assert result.code in (0, 1), result.err
+    rows = json.loads(Path("rows.json").read_text())
+    assert [row["variant"] for row in rows] == [
+        "webm, stream / bare decoder",
+        "webm, stream / DataLoader",
+        "webm, waiting / step and waiting",
+    ]
+    assert [row["asked"] for row in rows] == ["at least 0.85", "at least 0.90", "under 0.05"]
+    assert all(row["ratio"] > 0 for row in rows)
+    assert "decode and resize" in rows[0]["note"]
+
+
+def test_growth_is_a_row_for_each_number_of_videos(run_job: RunJob) -> None:
+    result = run_job("bench.py", "growth", "--scale", "0.001", "--repeats", "1", "--json", "g.json")
+    assert result.code == 0, result.err
+    rows = json.loads(Path("g.json").read_text())
+    assert [row["variant"] for row in rows] == [f"{n} videos" for n in (10, 100, 1000, 10000)]
+    assert all(row["a"]["median_s"] > 0 for row in rows)
