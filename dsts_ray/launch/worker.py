@@ -132,6 +132,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         return scores | predict.metrics
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
+        average_buffers(model)  # as a run that continues from here will have them
         optimizer_state = collect_optimizer_state(_engines(step))
         samples = record.gathered() if record else None
         wall_s = job["wall_s"] + time.monotonic() - started

@@ -23,7 +23,7 @@ from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.exhaustive]
 NUM_STEPS = 8
 SWEEP = """
 title: Tiny
@@ -199,7 +199,6 @@ def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> 
     assert "no alias previous" in back.error
 
 
-@pytest.mark.exhaustive
 def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     swept: Swept, overrides: tuple[str, ...]
 ) -> None:
@@ -233,7 +232,6 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     assert json.loads(summary.read_text())["val/top1"] > 0.0
 
 
-@pytest.mark.exhaustive
 def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
     overrides: tuple[str, ...], tmp_path: Path, temporary: Path
 ) -> None:
