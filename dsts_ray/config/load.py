@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -126,20 +126,20 @@ def run_name(config: Config) -> str:
 
 def preset_names() -> list[str]:
     """Return the names of the packaged presets, sorted."""
-    return sorted(_preset_files())
+    return sorted(packaged_files("presets"))
 
 
 def preset_text(name: str) -> str:
     """Return the YAML text of a packaged preset."""
-    return _preset_files()[name].read_text(encoding="utf-8")
+    return packaged_files("presets")[name].read_text(encoding="utf-8")
 
 
 @cache
-def _preset_files() -> dict[str, Traversable]:
-    folder = resources.files("dsts_ray.config") / "presets"
+def packaged_files(folder: Literal["presets", "sweeps"]) -> dict[str, Traversable]:
+    """Return the YAML files of a packaged folder by name."""
     return {
         entry.name.removesuffix(".yaml"): entry
-        for entry in folder.iterdir()
+        for entry in (resources.files("dsts_ray.config") / folder).iterdir()
         if entry.name.endswith(".yaml")
     }
 

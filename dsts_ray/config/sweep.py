@@ -8,8 +8,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +16,7 @@ from annotated_types import Ge, Gt, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dsts_ray.config.fields import config_fields
+from dsts_ray.config.load import packaged_files
 from dsts_ray.errors import ConfigError
 
 Searcher = Literal["grid", "random", "optuna"]
@@ -108,7 +107,7 @@ class Sweep:
 
 def sweep_names() -> list[str]:
     """Return the names of the packaged sweeps, sorted."""
-    return sorted(_sweep_files())
+    return sorted(packaged_files("sweeps"))
 
 
 def load_sweep(sweep: str, **changes: object) -> Sweep:
@@ -180,19 +179,9 @@ def _adapter() -> TypeAdapter[Sweep]:
     return TypeAdapter(Sweep)
 
 
-@cache
-def _sweep_files() -> dict[str, Traversable]:
-    folder = resources.files("dsts_ray.config") / "sweeps"
-    return {
-        entry.name.removesuffix(".yaml"): entry
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    }
-
-
 def _read(sweep: str) -> tuple[str, str]:
     if sweep in sweep_names():
-        return sweep, _sweep_files()[sweep].read_text(encoding="utf-8")
+        return sweep, packaged_files("sweeps")[sweep].read_text(encoding="utf-8")
     if not sweep.endswith(".yaml"):
         nearest = difflib.get_close_matches(sweep, sweep_names(), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""

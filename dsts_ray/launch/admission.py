@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from dsts_ray.config.schema import Config
-from dsts_ray.launch.cluster import needed_cpus
+from dsts_ray.launch.cluster import exceeds, needed_cpus
 
 LIFETIME_S = 30.0
 """A lease that nobody renews for so long is void: its holder was killed, and so was the driver."""
@@ -36,9 +36,9 @@ class Admission:
             name: lease for name, lease in self._leases.items() if now - lease[2] < LIFETIME_S
         }
         others = [lease for name, lease in self._leases.items() if name != holder]
-        fits = (
-            sum(lease[0] for lease in others) + cpus <= has.get("CPU", 0.0) + 1e-6
-            and sum(lease[1] for lease in others) + gpus <= has.get("GPU", 0.0) + 1e-6
+        fits = not (
+            exceeds(sum(lease[0] for lease in others) + cpus, has.get("CPU", 0.0))
+            or exceeds(sum(lease[1] for lease in others) + gpus, has.get("GPU", 0.0))
         )
         if fits or holder in self._leases or not others:
             self._leases[holder] = (cpus, gpus, now)

@@ -101,7 +101,7 @@ def check_resources(config: Config) -> None:
     scaling, data = config.scaling, config.data
     asked = needed_cpus(config)
     num_cpus, num_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    if _exceeds(asked, num_cpus):
+    if exceeds(asked, num_cpus):
         raise ClusterError(
             f"the run asks for {asked:g} CPUs: {scaling.num_workers} workers x "
             f"{scaling.cpus_per_worker:g}, and for training and evaluation each "
@@ -128,7 +128,7 @@ def check_evaluation_resources(config: Config, num_workers: int) -> None:
     asked = num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
     asked += CPUS_TO_COUNT
     num_cpus = has.get("CPU", 0.0)
-    if _exceeds(asked, num_cpus):
+    if exceeds(asked, num_cpus):
         raise ClusterError(
             f"the evaluation asks for {asked:g} CPUs: {num_workers} workers x "
             f"{scaling.cpus_per_worker:g}, {data.num_decoders} decoders x "
@@ -143,7 +143,7 @@ def check_evaluation_resources(config: Config, num_workers: int) -> None:
         )
 
 
-def _exceeds(asked: float, available: float) -> bool:
+def exceeds(asked: float, available: float) -> bool:
     """Compare CPUs; a sum of fractions may be off by a rounding error."""
     return asked > available + 1e-6
 

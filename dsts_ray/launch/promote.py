@@ -26,7 +26,7 @@ from dsts_ray.tracking.promotion import (
     move_champion,
 )
 from dsts_ray.tracking.registry import CHAMPION
-from dsts_ray.tracking.search import fetched_file, fetched_folder
+from dsts_ray.tracking.search import fetched
 from dsts_ray.train.checkpoint import CONFIG_FILE
 from dsts_ray.train.predictions import PREDICTIONS_FILE, read_predictions
 
@@ -155,7 +155,7 @@ def register_from_sweep(sweep: str, name: str, uri: str) -> str:
     if not finished:
         raise TrackingError(f"no run of {results.run_name} has finished; go on with --resume")
     best = max(finished, key=lambda run: run.best or -math.inf)
-    with fetched_folder(uri=uri, run_id=best.run_id, path=CHECKPOINT_ARTIFACT) as folder:
+    with fetched(uri=uri, run_id=best.run_id, path=CHECKPOINT_ARTIFACT) as folder:
         if folder is None:
             raise TrackingError(f"run {best.name} has logged no checkpoint")
         config = config_from_yaml(folder / CONFIG_FILE)
@@ -233,7 +233,7 @@ def _difference(candidate: Version, champion: Version, metric: str, uri: str) ->
 def _recognized(version: Version, metric: str, uri: str) -> Recognized | None:
     """What a version's checkpoint predicted; None where its run's files are another one's."""
     path = f"{CHECKPOINT_ARTIFACT}/{PREDICTIONS_FILE}"
-    with fetched_file(uri=uri, run_id=version.run_id, path=path) as file:
+    with fetched(uri=uri, run_id=version.run_id, path=path) as file:
         found = recognized(read_predictions(file)) if file else None
     if found is None:
         return None

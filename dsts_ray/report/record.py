@@ -10,7 +10,7 @@ from typing import Any
 from dsts_ray.config.trials import SweepPlan, Trial
 from dsts_ray.errors import TrackingError
 from dsts_ray.tracking.mlflow import log_artifacts
-from dsts_ray.tracking.search import fetched_file
+from dsts_ray.tracking.search import fetched
 
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped early", "diverged", "failed"
 """How a trial ends."""
@@ -117,7 +117,7 @@ def read_record(*, uri: str, run_id: str) -> SweepRecord | None:
     Raises:
         TrackingError: The store cannot be reached, or what it gives is no record.
     """
-    with fetched_file(uri=uri, run_id=run_id, path=f"{_ARTIFACT}/{_FILE}") as path:
+    with fetched(uri=uri, run_id=run_id, path=f"{_ARTIFACT}/{_FILE}") as path:
         if path is None:
             return None
         content = json.loads(path.read_text())

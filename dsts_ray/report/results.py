@@ -11,7 +11,7 @@ from dsts_ray.errors import TrackingError
 from dsts_ray.report.record import DIVERGED, FINISHED, SWEEP_TAG, SweepRecord, read_record
 from dsts_ray.tracking.search import (
     TrackedRun,
-    fetched_folder,
+    fetched,
     find_latest,
     find_runs,
     metric_history,
@@ -122,7 +122,7 @@ def _result(name: str, run: TrackedRun | None, record: SweepRecord, uri: str) ->
     if run is None:
         return RunResult(name, outcome, reason)
     curve = metric_history(uri=uri, run_id=run.run_id, key=record.metric)
-    with fetched_folder(uri=uri, run_id=run.run_id, path=RUN_ARTIFACT) as folder:
+    with fetched(uri=uri, run_id=run.run_id, path=RUN_ARTIFACT) as folder:
         if folder is None or outcome == DIVERGED:
             return RunResult(name, outcome, reason, run.run_id, curve=curve)
         summary = read_json(folder / SUMMARY_FILE)

@@ -65,44 +65,24 @@ def metric_history(*, uri: str, run_id: str, key: str) -> list[tuple[int, float]
 
 
 @contextmanager
-def fetched_file(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
-    """Bring a file of a run's artifacts here for the block's time; None where the run has none.
+def fetched(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
+    """Bring a file or folder of a run's artifacts here for the block's time; None without it.
 
     Raises:
         TrackingError: the store cannot be reached or refuses.
     """
     client = connect(uri)
     with tempfile.TemporaryDirectory() as folder:
+        found = None
         with translated_errors(uri, f"give {path} of run {run_id}"):
-            there = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
-            if path in [entry.path for entry in there]:
-                found = _download(uri, run_id, path, folder)
-            else:
-                found = None
+            beside = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+            if path in [entry.path for entry in beside]:
+                found = Path(
+                    mlflow.artifacts.download_artifacts(
+                        run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=uri
+                    )
+                )
         yield found
-
-
-@contextmanager
-def fetched_folder(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
-    """Bring a folder of a run's artifacts here for the block's time; None where it is empty.
-
-    Raises:
-        TrackingError: the store cannot be reached or refuses.
-    """
-    client = connect(uri)
-    with tempfile.TemporaryDirectory() as folder:
-        with translated_errors(uri, f"give {path} of run {run_id}"):
-            there = client.list_artifacts(run_id, path)
-            found = _download(uri, run_id, path, folder) if there else None
-        yield found
-
-
-def _download(uri: str, run_id: str, path: str, folder: str) -> Path:
-    return Path(
-        mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=path, dst_path=folder, tracking_uri=uri
-        )
-    )
 
 
 def _search(client: MlflowClient, experiment: str | None, condition: str) -> list[Run]:
