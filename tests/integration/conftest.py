@@ -6,8 +6,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tests.support.jobs import (
     head_node,
     kill_tree,
     session,
+    wait_for,
 )
 
 COMMAND = (
@@ -44,27 +44,10 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    """Wait until something has happened in a job that must not end before."""
-    deadline = time.monotonic() + 180
-    while not happened():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def continued(home: Home, reached: int) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, and kill a worker after its next record of samples."""
     with (home.work / "out").open("w+") as out, (home.work / "err").open("w+") as err:
-        process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *COMMAND],
-            cwd=home.work,
-            env=home.environment(),
-            stdout=out,
-            stderr=err,
-            text=True,
-            start_new_session=True,
-        )
+        process = home.start("train.py", *COMMAND, out=out, err=err)
         try:
             wait_for(process, lambda: any(home.work.glob(f"runs/*/samples/{reached:09d}-*")))
             next(one for one in session(process) if "RayTrainWorker" in one.cmdline()[0]).kill()
@@ -83,16 +66,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     Then one of its training workers is killed, too.
     """
     home = Home(tmp_path_factory.mktemp("home"))
-    first = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *COMMAND],
-        cwd=home.work,
-        env=home.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
+    first = home.start("train.py", *COMMAND)
+    wait_for(
+        first, lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json"))
     )
-    wait_for(first, lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_*.json")))
     kill_tree(first)
     states = home.work.glob("runs/*/checkpoints/*/state.json")
     reached = max(json.loads(path.read_text())["step"] for path in states)

@@ -1,8 +1,5 @@
 """Packing as a job: killed with SIGKILL half way, continued, and trained on."""
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from dsts_ray.data.index import index_dataset
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import batches, test_stream
 from dsts_ray.data.shards import read_info, read_video
-from tests.support.jobs import REPOSITORY, Home, RunJob, kill_tree
+from tests.support.jobs import Home, RunJob, kill_tree, wait_for
 from tests.support.videos import write_video
 
 NUM_VIDEOS = 48
@@ -45,21 +42,9 @@ def killed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is left of a packing that was killed after its first shard."""
     home = Home(tmp_path_factory.mktemp("home"))
     out = manifest.parent / "killed"
-    job = (str(REPOSITORY / "jobs" / "prepare_data.py"), "pack", "--manifest", str(manifest))
-    process = subprocess.Popen(
-        [sys.executable, *job, "--out", str(out), *OPTIONS],
-        cwd=home.work,
-        env=home.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("shard-*.parquet")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    arguments = ("pack", "--manifest", str(manifest), "--out", str(out), *OPTIONS)
+    process = home.start("prepare_data.py", *arguments)
+    wait_for(process, lambda: any(out.glob("shard-*.parquet")))
     kill_tree(process)
     return out
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from dsts_ray.launch.dataset import locate_manifest
 from dsts_ray.launch.tune import run_sweep
 from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree
+from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree, wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.exhaustive]
 NUM_STEPS = 8
@@ -98,20 +97,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) 
     home = Home(tmp_path_factory.mktemp("sweep"))
     (home.work / "tiny.yaml").write_text(SWEEP)
     command = ("tiny.yaml", *overrides)
-    first = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *command],
-        cwd=home.work,
-        env=home.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
+    first = home.start("tune.py", *command)
+    wait_for(
+        first, lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json"))
     )
-    deadline = time.monotonic() + 180
-    while not list(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")):
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
     kill_tree(first)
     assert not list(home.work.glob("runs/*/summary.json"))
     store = f"tracking.uri=sqlite:///{home.work / 'runs' / 'mlflow.db'}"

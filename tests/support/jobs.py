@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import psutil
 
@@ -90,6 +90,24 @@ class Home:
         """Run a script of ``jobs/`` to its end."""
         return self.run(sys.executable, str(REPOSITORY / "jobs" / script), *arguments)
 
+    def start(
+        self,
+        script: str,
+        *arguments: str,
+        out: int | IO[str] = subprocess.DEVNULL,
+        err: int | IO[str] = subprocess.DEVNULL,
+    ) -> subprocess.Popen[str]:
+        """Start a script of ``jobs/`` in a session of its own, for ``kill_tree``."""
+        return subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "jobs" / script), *arguments],
+            cwd=self.work,
+            env=self.environment(),
+            stdout=out,
+            stderr=err,
+            text=True,
+            start_new_session=True,
+        )
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -160,6 +178,15 @@ class JobResult(NamedTuple):
 
 
 RunJob = Callable[..., JobResult]
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
+    """Wait until something has happened in a job that must not end before."""
+    deadline = time.monotonic() + 180
+    while not happened():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
