@@ -5,7 +5,12 @@ from dsts_ray.config.rules import problems
 from dsts_ray.config.schema import Config, EvaluationConfig
 from dsts_ray.errors import ConfigError
 
-BASE = ("dsts.dispatch=dense", "train.num_epochs=8")
+BASE = (
+    "dsts.dispatch=dense",
+    "model.backbone.tpn.width=16",
+    "train.num_epochs=8",
+    "udl.held_out_ratio=1",
+)
 """What the rules below speak of, whatever the demo preset says."""
 
 
@@ -254,7 +259,10 @@ def test_all_broken_rules_come_at_once() -> None:
     with pytest.raises(ConfigError, match="3 problems"):
         load_config(
             preset="demo",
-            overrides=["train.batch_size=1", "scaling.num_workers=2", "name=..", "dsts.groups=7"],
+            overrides=[
+                *BASE,
+                *("train.batch_size=1", "scaling.num_workers=2", "name=..", "dsts.groups=7"),
+            ],
         )
 
 
