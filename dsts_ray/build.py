@@ -13,6 +13,7 @@ from dsts_ray.data.augment import Augmentation
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.order import TrainingOrder
+from dsts_ray.errors import CheckpointError, ConfigError
 from dsts_ray.models.backbones.base import Backbone
 from dsts_ray.models.backbones.swin3d import VideoSwin
 from dsts_ray.models.backbones.tpn import TPNBackbone
@@ -109,10 +110,16 @@ def load_model(directory: Path) -> tuple[Config, Recognizer, tuple[str, ...]]:
         Its configuration, the model in evaluation mode, its class names.
 
     Raises:
-        CheckpointError: A file is missing, damaged, or the two do not fit.
+        CheckpointError: A file is missing, damaged, of another version, or the two do not fit.
     """
     classes = read_classes(directory)
-    config = config_from_yaml(directory / CONFIG_FILE)
+    try:
+        config = config_from_yaml(directory / CONFIG_FILE)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{directory / CONFIG_FILE} does not hold the model's configuration (one of another "
+            f"version of dsts_ray needs that version): {error}"
+        ) from error
     model = build_model(config, len(classes))
     load_weights(directory, model)
     return config, model.eval(), classes

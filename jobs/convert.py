@@ -28,8 +28,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{conversion.source} -> {conversion.target}: {conversion.num_tensors} tensors")
+    reasons: dict[str, list[str]] = {}
     for name, reason in conversion.left_out:
-        print(f"left out {name}: {reason}")
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        others = f" and {len(names) - 1} more" if names[1:] else ""
+        print(f"left out {names[0]}{others}: {reason}")
     for remark in conversion.remarks:
         print(remark)
     return 0

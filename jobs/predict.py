@@ -45,13 +45,10 @@ def main() -> int:
         neurons = ", ".join(
             f"layer {layer}: {neuron}" for layer, neuron in enumerate(prediction.neurons)
         )
-        table = Table(
-            title=video,
-            caption=f"active neurons: {neurons}" if neurons else None,
-            show_header=False,
-        )
+        table = Table(caption=f"active neurons: {neurons}" if neurons else None, show_header=False)
         for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
             table.add_row(name, f"{probability:.4f}")
+        console.print(video, soft_wrap=True, markup=False, highlight=False)
         console.print(table)
     return int(any(prediction.error for prediction in predictions))
 

@@ -89,7 +89,7 @@ class Manifest:
         if not path.is_file():
             raise DataError(
                 f"there is no manifest at {path}; write one with jobs/prepare_data.py index, or "
-                "name another with data.manifest=FILE"
+                "name another (data.manifest=FILE in a configuration, --data FILE for other jobs)"
             )
         try:
             table = pq.read_table(path)

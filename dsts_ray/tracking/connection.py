@@ -18,6 +18,9 @@ from mlflow.utils.rest_utils import http_request_safe
 from dsts_ray.errors import TrackingError
 
 CHECK_TIMEOUT_S = 4
+_CHANGE = (
+    "Change it in a configuration with tracking.uri=URI, in other jobs with --tracking-uri URI"
+)
 
 
 def connect(uri: str, *, create: bool = False, patient: bool = False) -> MlflowClient:
@@ -39,9 +42,9 @@ def connect(uri: str, *, create: bool = False, patient: bool = False) -> MlflowC
         _check_database(Path(uri.removeprefix("sqlite:///")), create=create)
     else:
         raise TrackingError(
-            f"tracking.uri is {without_password(uri)!r}; allowed: http://HOST:PORT or "
+            f"the tracking URI is {without_password(uri)!r}; allowed: http://HOST:PORT or "
             "https://HOST:PORT of an MLflow server, or sqlite:////ABSOLUTE/PATH.db (four slashes). "
-            "Change tracking.uri."
+            f"{_CHANGE}."
         )
     with translated_errors(uri, "open the store"):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -60,8 +63,8 @@ def _check_server(uri: str) -> None:
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"no MLflow server answers as it should at {without_password(uri)} "
-            f"({without_password(error)}). Start one (mlflow server --host HOST --port PORT) or "
-            "change tracking.uri. Where the answer was 403, the server's --allowed-hosts must name "
+            f"({without_password(error)}). Start one (mlflow server --host HOST --port PORT). "
+            f"{_CHANGE}. Where the answer was 403, the server's --allowed-hosts must name "
             "this host; where it was 401, set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
         ) from error
@@ -79,8 +82,8 @@ def _check_database(path: Path, *, create: bool) -> None:
             connection.close()
     except (OSError, sqlite3.Error) as error:
         raise TrackingError(
-            f"{path} cannot serve as MLflow's SQLite store: {error}. Give in tracking.uri the path "
-            "of a store that exists and may be written (training makes one where there is none)."
+            f"{path} cannot serve as MLflow's SQLite store: {error}. It must exist and be writable "
+            f"(training makes one where there is none). {_CHANGE}."
         ) from error
 
 

@@ -5,7 +5,7 @@ import torch
 
 from dsts_ray.build import build_model
 from dsts_ray.config.load import config_to_yaml
-from dsts_ray.errors import CheckpointError, ConfigError
+from dsts_ray.errors import CheckpointError
 from dsts_ray.predictor import VideoPredictor, load_predictor
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, save_weights
 from tests.support.tiny import tiny_config
@@ -81,7 +81,16 @@ def test_a_missing_file_is_named(model_folder: Path, tmp_path: Path, file: str) 
     for path in model_folder.iterdir():
         if path.name != file:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises((CheckpointError, ConfigError), match=file):
+    with pytest.raises(CheckpointError, match=file):
+        load_predictor(tmp_path)
+
+
+def test_a_model_of_another_version_says_so(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS_FILE).write_bytes((model_folder / WEIGHTS_FILE).read_bytes())
+    (tmp_path / CONFIG_FILE).write_text(config_to_yaml(CONFIG) + "future: 1\n")
+    with pytest.raises(
+        CheckpointError, match=r"another version[^.]* needs that version.*\n.*future"
+    ):
         load_predictor(tmp_path)
 
 
