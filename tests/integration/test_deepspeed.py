@@ -76,7 +76,7 @@ def test_two_engines_train_one_model(
     """Upstream and downstream with UDL: as on torch engines, and as on one worker.
 
     Micro-batches of accumulation are so small here that float32 rounding moves ReLU's kinks; in
-    float64 ``test_two_workers`` compares them with one worker.
+    float64 ``test_two_processes`` compares them with one worker.
     """
     name = f"training-{accumulation_steps}"
     for results in [*two_workers, one_worker]:

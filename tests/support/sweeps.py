@@ -18,6 +18,7 @@ from dsts_ray.tracking.mlflow import MLflowTracker, finish_run, log_artifacts, o
 from dsts_ray.train.evaluate import Predictions
 from dsts_ray.train.predictions import PREDICTIONS_FILE, SavedPredictions, write_predictions
 from tests.support.predictions import SETUP
+from tests.support.store import new_store
 
 SWEEP = """
 title: Written by hand
@@ -58,7 +59,7 @@ class WrittenSweep:
 
 def begin_sweep(folder: Path) -> WrittenSweep:
     """A sweep of which nothing has run."""
-    file, uri = folder / "hand.yaml", f"sqlite:///{folder / 'mlflow.db'}"
+    file, uri = folder / "hand.yaml", new_store(folder)
     file.write_text(SWEEP)
     plan = plan_sweep(load_sweep(str(file)), ["optim.lr=0.5"])
     run_id = open_run(

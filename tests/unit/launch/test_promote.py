@@ -12,6 +12,7 @@ from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.mlflow import log_artifacts, open_run
 from dsts_ray.tracking.promotion import WHO, WHY, roll_back
 from dsts_ray.train.predictions import PREDICTIONS_FILE, write_predictions
+from tests.support.store import new_store
 from tests.support.sweeps import predictions
 
 NUM_VIDEOS = 200
@@ -21,7 +22,7 @@ Register = Callable[..., str]
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return new_store(tmp_path)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def register(uri: str, tmp_path: Path) -> Register:
     """Makes a version whose run's checkpoint recognized the first videos."""
     folder = tmp_path / "files"
     folder.mkdir()
-    connect(uri, create=True).create_registered_model("m")
+    connect(uri).create_registered_model("m")
 
     def register(top1: float, predicted: bool = True, **tags: str) -> str:
         name = f"run {top1} {predicted} {tags}"

@@ -12,6 +12,7 @@ from dsts_ray.tracking.mlflow import open_run
 from dsts_ray.train.checkpoint import TrainingState, save_training_state, save_weights
 from dsts_ray.train.ledger import Ledger
 from tests.support.jobs import TINY
+from tests.support.store import new_store
 from tests.support.videos import write_video
 
 
@@ -52,7 +53,7 @@ def test_what_a_run_registered_before_is_not_registered_again(tmp_path: Path) ->
     model = build_model(config, len(manifest.classes))
     save_weights(checkpoint, model, classes=manifest.classes, config=config_to_yaml(config))
     save_training_state(checkpoint, {}, TrainingState(4, {"val/top1": 0.5}, (), Ledger()))
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = new_store(tmp_path)
     run_id = open_run(
         uri=uri, experiment="e", run_name="run", artifact_root=None, params={}, tags={}
     )

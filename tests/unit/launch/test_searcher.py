@@ -10,20 +10,21 @@ from dsts_ray.config.trials import SweepPlan, plan_sweep
 from dsts_ray.launch.searcher import optuna_searcher
 from dsts_ray.report.record import FINISHED, SweepRecord, new_record
 from dsts_ray.tracking.mlflow import finish_run, open_run
+from tests.support.store import new_store
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> SweepPlan:
-    store = f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = new_store(tmp_path)
     open_run(
-        uri=store.partition("=")[2],
+        uri=uri,
         experiment="dsts_ray",
         run_name="sweep",
         artifact_root=None,
         params={},
         tags={},
     )
-    return plan_sweep(load_sweep("search", num_rows=6), [store])
+    return plan_sweep(load_sweep("search", num_rows=6), [f"tracking.uri={uri}"])
 
 
 def proposed(search: OptunaSearch | None, count: int) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from dsts_ray.errors import CheckpointError, TrackingError
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.tracking.connection import connect
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
+from tests.support.store import new_store
 from tests.support.tiny import tiny_config
 from tests.support.tpn_reference import ORIGINAL, Size, published_shapes, random_state
 
@@ -30,11 +31,11 @@ def test_a_file_or_a_checkpoint_folder_is_found(
 
 
 def test_a_registered_model_is_fetched(tmp_path: Path) -> None:
-    folder, uri = tmp_path / "artifacts" / "model" / "artifacts", f"sqlite:///{tmp_path / 'm.db'}"
+    folder, uri = tmp_path / "artifacts" / "model" / "artifacts", new_store(tmp_path)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("")
     (folder / WEIGHTS_FILE).write_bytes(b"weights")
-    client = connect(uri, create=True)
+    client = connect(uri)
     client.create_registered_model("m")
     client.create_model_version("m", source=folder.parent.as_uri(), await_creation_for=0)
     client.set_registered_model_alias("m", "champion", "1")

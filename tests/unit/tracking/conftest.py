@@ -5,6 +5,7 @@ import pytest
 
 from dsts_ray.tracking import registry
 from dsts_ray.tracking.mlflow import open_run
+from tests.support.store import new_store
 
 MODEL_SCRIPT = """
 from pathlib import Path
@@ -35,7 +36,7 @@ serve(FirstBytePredictor)
 
 @pytest.fixture(scope="session")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    return new_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
