@@ -1,7 +1,11 @@
 """What a person reads when a run has ended."""
 
+import itertools
 import math
 import shlex
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,55 +30,65 @@ _ROWS = (
     ("data_wait_ratio", "share of time waiting for data"),
     ("wall_s", "seconds in all"),
 )
+_PAGE = "#/experiments?workflowType=machine_learning"
+"""Without the parameter MLflow's page opens on its tools for language models."""
 
 
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """Print the closing table, where things are, and what to do next."""
     summary, run = outcome.summary, outcome.run
+    say = partial(console.print, soft_wrap=True, highlight=False)
     if outcome.was_finished:
-        console.print(
-            f"run {run.name} is finished; choose another name=... or configuration to train again"
-        )
-    evaluated = EvaluationSetup(**summary["evaluation"])
-    console.print(f"validation: {evaluated}", soft_wrap=True, highlight=False)
-    table = Table(title=f"run {run.name}", show_header=False)
+        say(f"run {run.name} is finished; choose another name=... or configuration to train again")
+    say(f"validation: {EvaluationSetup(**summary['evaluation'])}")
+    console.print(_table(run.name, summary))
+    say(f"run folder         {run.folder}")
+    if "registered_model" in summary:
+        role = ", now champion" if summary["is_champion"] else ""
+        version = f"{summary['registered_model']}/{summary['registered_version']}"
+        say(f"registered         models:/{version}{role}")
+        if summary.get("incomparable"):
+            say(f"                   not compared with the champion: {summary['incomparable']}")
+    say("\nwhat next")
+    for line in _next_steps(without_password(run.tracking_uri), summary):
+        say(f"  {line}")
+
+
+def _table(name: str, summary: Mapping[str, Any]) -> Table:
+    table = Table(title=f"run {name}", show_header=False)
     for key, label in _ROWS:
         if summary.get(key) is not None:
             value = int(summary[key]) if "num_" in key else summary[key]
             table.add_row(label, _number(value))
-    for layer in range(100):
+    for layer in itertools.count():
         key = f"dsts/layer{layer}/utilization"
         if key not in summary:
             break
-        label = f"utilization of layer {layer}'s neurons (1: all alike)"
-        table.add_row(label, _number(summary[key]))
-    classes = summary["num_classes"]
-    table.add_row(
-        "for comparison: chance, ln(classes)", f"{1 / classes:.4f}, {math.log(classes):.4f}"
-    )
-    console.print(table)
-    say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
-    say(f"run folder         {run.folder}")
-    model = ""
-    if "registered_model" in summary:
-        name, version = summary["registered_model"], summary["registered_version"]
-        model = (
-            f"models:/{name}@champion" if summary["is_champion"] else f"models:/{name}/{version}"
+        table.add_row(
+            f"utilization of layer {layer}'s neurons (1: all alike)", _number(summary[key])
         )
-        role = ", now champion" if summary["is_champion"] else ""
-        say(f"registered         models:/{name}/{version}{role}")
-        if summary.get("incomparable"):
-            say(f"                   not compared with the champion: {summary['incomparable']}")
-    say("")
-    say("what next")
-    address = without_password(run.tracking_uri)
+    classes = summary["num_classes"]
+    chance = f"{1 / classes:.4f}, {math.log(classes):.4f}"
+    table.add_row("for comparison: chance, ln(classes)", chance)
+    return table
+
+
+def _next_steps(address: str, summary: Mapping[str, Any]) -> Iterator[str]:
     store = shlex.quote(address)
-    page = f"mlflow ui --backend-store-uri {store}" if address.startswith("sqlite:") else address
-    say(f"  see the run      {page}")
-    if model:
-        options = f"--model {model} --tracking-uri {store}"
-        say(f"  evaluate         python jobs/evaluate.py {options}")
-        say(f"  predict          python jobs/predict.py {options} VIDEO...")
+    if address.startswith("sqlite:"):
+        yield f"serve its page   mlflow ui --backend-store-uri {store}"
+        address = "http://127.0.0.1:5000"
+    yield f"see the run      {address}/{_PAGE}"
+    if "registered_model" not in summary:
+        return
+    name, version = summary["registered_model"], summary["registered_version"]
+    model = f"models:/{name}@champion" if summary["is_champion"] else f"models:/{name}/{version}"
+    options = f"--model {model} --tracking-uri {store}"
+    yield f"evaluate         python jobs/evaluate.py {options}"
+    yield f"predict          python jobs/predict.py {options} VIDEO..."
+    if not summary["is_champion"]:
+        options = f"{version} --model {name} --tracking-uri {store}"
+        yield f"promote          python jobs/promote.py {options}"
 
 
 def _number(value: float) -> str:

@@ -36,17 +36,18 @@ def closing(tracking_uri: str, **summary: Any) -> str:  # noqa: ANN401
     [
         (
             EMBEDDED,
-            "mlflow ui --backend-store-uri 'sqlite:////a/my runs/mlflow.db'",
+            "mlflow ui --backend-store-uri 'sqlite:////a/my runs/mlflow.db'\n"
+            "  see the run      http://127.0.0.1:5000/#/experiments?workflowType=machine_learning\n",
             "--tracking-uri 'sqlite:////a/my runs/mlflow.db'",
         ),
         (
             "http://host:5000",
-            "  see the run      http://host:5000\n",
+            "  see the run      http://host:5000/#/experiments?",
             "--tracking-uri http://host:5000",
         ),
         (
             "https://me:secret@host:5000",
-            "  see the run      https://host:5000\n",
+            "  see the run      https://host:5000/#/experiments?",
             "--tracking-uri https://host:5000",
         ),
     ],
@@ -65,6 +66,7 @@ def test_commands_name_the_new_version_where_another_stays_champion() -> None:
     printed = closing(EMBEDDED, is_champion=False)
     assert "registered         models:/dives/3\n" in printed
     assert printed.count("--model models:/dives/3 --tracking-uri") == 2
+    assert "python jobs/promote.py 3 --model dives --tracking-uri 'sqlite:////a/" in printed
     assert "@champion" not in printed
 
 
