@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dsts_ray.data.decode import decode_clip
+from dsts_ray.data.decode import decode_clip, name_of
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
-from dsts_ray.data.source import video_file, video_name
+from dsts_ray.data.source import video_name, video_source
 from dsts_ray.errors import DataError
 
 
@@ -146,14 +146,15 @@ class ViewSpec:
 def _decode(
     row: dict[str, Any], choose: Callable[[int], np.ndarray], short_side: int
 ) -> np.ndarray:
-    with video_file(row) as path:
-        try:
-            return decode_clip(
-                path,
-                choose,
-                short_side=short_side,
-                first_frame=row["start_frame"],
-                end_frame=row["end_frame"],
-            )
-        except DataError as error:
-            raise DataError(str(error).replace(path, video_name(row))) from error
+    source = video_source(row)
+    try:
+        return decode_clip(
+            source,
+            choose,
+            short_side=short_side,
+            first_frame=row["start_frame"],
+            end_frame=row["end_frame"],
+        )
+    except DataError as error:
+        message = str(error).replace(name_of(source), video_name(row))
+        raise DataError(message) from error

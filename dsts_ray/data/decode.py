@@ -6,6 +6,7 @@ libswscale, while they decode.
 """
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,11 @@ class _Display(NamedTuple):
     stated_frames: int  # by the container's header, 0 where it states none
 
 
+def name_of(source: str | bytes) -> str:
+    """Call a video by its path or its size, as the errors here do."""
+    return f"video of {len(source)} bytes" if isinstance(source, bytes) else source
+
+
 def probe(source: str | bytes) -> VideoInfo:
     """Decode every frame of a video once and say what there is.
 
@@ -88,12 +94,13 @@ def probe(source: str | bytes) -> VideoInfo:
                 display = display or _display(frame, container)
         if display is None or num_frames < MIN_FRAMES:
             raise DataError(
-                f"{_name(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} or more"
+                f"{name_of(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} "
+                "or more"
             )
         stated_s, frame_s = _stated_duration_s(container, stream), end_s / num_frames
         if end_s + frame_s < MIN_DELIVERED_RATIO * stated_s:
             raise DataError(
-                f"{_name(source)}: truncated: ends after {end_s:.2f} s and {num_frames} frames, "
+                f"{name_of(source)}: truncated: ends after {end_s:.2f} s and {num_frames} frames, "
                 f"its header states {stated_s:.2f} s"
             )
         fps = float(stream.average_rate or 0)
@@ -133,7 +140,7 @@ def decode_clip(
         end = num_frames if end_frame is None else min(end_frame, num_frames)
         if end <= first_frame:
             raise DataError(
-                f"{_name(source)}: the annotated part starts at frame {first_frame} and ends at "
+                f"{name_of(source)}: the annotated part starts at frame {first_frame} and ends at "
                 f"{end}, but the video delivers {num_frames} frames"
             )
         return first_frame + sample(end - first_frame)
@@ -167,17 +174,34 @@ def _decode_with_decord(
     source: str | bytes, choose: Callable[[int], np.ndarray], size: tuple[int, int]
 ) -> np.ndarray:
     width, height = size
-    reader = decord.VideoReader(
-        io.BytesIO(source) if isinstance(source, bytes) else source,
-        width=width,
-        height=height,
-        num_threads=1,
-        fault_tol=_FAULT_TOLERANCE,  # pyright: ignore[reportArgumentType]
-    )
-    try:
-        return reader.get_batch(choose(len(reader))).asnumpy()
-    finally:
-        del reader  # decord frees the file and its frame buffers here
+    with _file_of(source) as path:
+        reader = decord.VideoReader(
+            path,
+            width=width,
+            height=height,
+            num_threads=1,
+            fault_tol=_FAULT_TOLERANCE,  # pyright: ignore[reportArgumentType]
+        )
+        try:
+            return reader.get_batch(choose(len(reader))).asnumpy()
+        finally:
+            del reader  # decord frees the file and its frame buffers here
+
+
+@contextmanager
+def _file_of(source: str | bytes) -> Iterator[str]:
+    """Give bytes a path: a file in memory for as long as the context lasts.
+
+    decord's process ends with a segmentation fault on some damaged mp4 files that it is given as
+    bytes, and reads the same files by path.
+    """
+    if isinstance(source, str):
+        yield source
+        return
+    with os.fdopen(os.memfd_create("video"), "wb") as file:
+        file.write(source)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _decode_with_pyav(
@@ -196,7 +220,7 @@ def _decode_with_pyav(
                 break
     missing = sorted(set(indices) - pictures.keys())
     if missing:
-        raise DataError(f"{_name(source)}: frames {missing} of {num_frames} do not decode")
+        raise DataError(f"{name_of(source)}: frames {missing} of {num_frames} do not decode")
     return np.stack([pictures[index] for index in indices])
 
 
@@ -207,7 +231,7 @@ def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
         raise DataError(f"{source}: there is no such file")
     size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if size == 0:
-        raise DataError(f"{_name(source)}: is empty (zero bytes)")
+        raise DataError(f"{name_of(source)}: is empty (zero bytes)")
     try:
         with av.open(
             io.BytesIO(source) if isinstance(source, bytes) else source,
@@ -216,21 +240,23 @@ def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
         ) as container:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-                raise DataError(f"{_name(source)}: has no video stream (only: {kinds or 'none'})")
+                raise DataError(f"{name_of(source)}: has no video stream (only: {kinds or 'none'})")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise DataError(f"{_name(source)}: no decoder knows the codec of its video stream")
+                raise DataError(
+                    f"{name_of(source)}: no decoder knows the codec of its video stream"
+                )
             stream.codec_context.thread_count = 1
             yield container, stream
     except FFmpegError as error:
-        raise DataError(f"{_name(source)}: does not decode: {_reason(error)}") from error
+        raise DataError(f"{name_of(source)}: does not decode: {_reason(error)}") from error
 
 
 def _read_display(source: str | bytes) -> _Display:
     with _opened(source) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
-            raise DataError(f"{_name(source)}: no frame decodes")
+            raise DataError(f"{name_of(source)}: no frame decodes")
         return _display(frame, container)
 
 
@@ -273,10 +299,6 @@ def _stated_duration_s(container: InputContainer, stream: VideoStream) -> float:
     if container.format.name == "avi" and stream.average_rate:
         return float(stream.frames / stream.average_rate)  # its duration is a guess by file size
     return (container.duration or 0) / av.time_base
-
-
-def _name(source: str | bytes) -> str:
-    return f"video of {len(source)} bytes" if isinstance(source, bytes) else source
 
 
 def _reason(error: BaseException) -> str:

@@ -1,10 +1,9 @@
-"""From a manifest's row to what the decoder takes: a file of this machine."""
+"""From a manifest's row to what the decoder takes: a file of this machine, or bytes."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
+from dsts_ray.data.decode import name_of
 from dsts_ray.data.shards import read_video
 from dsts_ray.data.storage import is_url, read_bytes
 
@@ -28,26 +27,6 @@ def video_source(row: Mapping[str, Any]) -> str | bytes:
     return read_bytes(path) if isinstance(path, str) and is_url(path) else path
 
 
-@contextmanager
-def video_file(row: Mapping[str, Any]) -> Iterator[str]:
-    """Give a row's video a local path for as long as the context lasts.
-
-    What lies elsewhere becomes a file in memory: decord's process ends with a segmentation fault
-    on some damaged mp4 files that it is given as bytes, and reads the same files by path.
-
-    Raises:
-        DataError: As ``video_source``.
-    """
-    source = video_source(row)
-    if isinstance(source, str):
-        yield source
-        return
-    with os.fdopen(os.memfd_create("video"), "wb") as file:
-        file.write(source)
-        file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
-
-
 def video_bytes(row: Mapping[str, Any]) -> bytes:
     """Read a row's encoded bytes.
 
@@ -62,5 +41,4 @@ def video_name(row: Mapping[str, Any]) -> str:
     """Say where a row's video lies, for messages."""
     if row.get("shard") is not None:
         return f"{row['shard']} row {row['row']}"
-    path = row["path"]
-    return path if isinstance(path, str) else f"video of {len(path)} bytes"
+    return name_of(row["path"])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from dsts_ray.data.clip import ViewSpec
 from dsts_ray.data.decode import decode_clip, probe
 from dsts_ray.data.demo.encode import write_h264, write_vp9
 from dsts_ray.data.sampling import middle_frames
@@ -27,7 +26,6 @@ MUTATIONS = ("flipped bits", "overwritten bytes", "damaged header", "truncated",
 MUTATIONS += ("zeros", "missing bytes", "inserted bytes")
 
 _HEADER_BYTES = 600
-_VIEWS = ViewSpec(num_frames=8, short_side=64, crop_size=64)
 
 
 def write_originals(folder: Path) -> None:
@@ -83,12 +81,11 @@ def main(folder: Path, first: int, last: int) -> None:
         damaged = folder / "damaged" / f"{number}{originals[place].suffix}"
         damaged.parent.mkdir(exist_ok=True)
         damaged.write_bytes(content)
-        whole = {"start_frame": 0, "end_frame": None}
         ways: dict[str, Callable[[], Any]] = {
             "probe": partial(probe, str(damaged)),
             "probe bytes": partial(probe, content),
             "decode": partial(decode_clip, str(damaged), _middle, short_side=64),
-            "decode bytes": partial(_VIEWS.views, {"path": content, **whole}),
+            "decode bytes": partial(decode_clip, content, _middle, short_side=64),
         }
         for name, way in ways.items():
             told = [number, originals[place].name, kind, name, _outcome(way)]

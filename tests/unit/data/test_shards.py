@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsts_ray.data.shards import read_info, read_video, write_shard
-from dsts_ray.data.source import video_bytes, video_file, video_source
+from dsts_ray.data.source import video_bytes, video_source
 from dsts_ray.errors import DataError
 
 CONTENTS = [b"first", DataError("is broken"), b"", b"x" * 100_000]
@@ -89,9 +89,5 @@ def test_sources_are_local_paths_or_bytes(tmp_path: Path) -> None:
     assert video_source({"path": str(file), "shard": None, "row": None}) == str(file)
     assert video_source({"path": f"file://{file}"}) == b"content"
     assert video_source({"path": b"itself"}) == b"itself"
-    for row in ({"path": b"itself"}, {"path": str(file)}, {"path": f"file://{file}"}):
-        with video_file(row) as path:
-            assert Path(path).read_bytes() == video_bytes(row)
-    assert not Path(path).exists()
     assert video_bytes({"path": str(file)}) == b"content"
     assert video_bytes({"path": None, "shard": shard, "row": 0}) == b"first"
