@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import decord
@@ -25,6 +26,7 @@ from dsts_ray.bench.rows import Row
 from dsts_ray.bench.videos import KINDS, Files, Kind, Video, find_files
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.geometry import multi_scale_crop
+from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import batches, execution_options, training_stream
 from dsts_ray.data.sampling import random_frames
@@ -49,7 +51,7 @@ class Way(NamedTuple):
 
 
 def data(setting: Setting) -> list[Row]:
-    """The stream over the bare decoder, over a DataLoader, and the share of time a step waits."""
+    """The stream over other ways to the same clips, and the share of time that a step waits."""
     return [
         row
         for kind in KINDS
@@ -62,7 +64,10 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
     num_batches = max(4 * _MARGIN, round(kind.num_batches * setting.scale))
 
     def ours() -> float:
-        return _rate(_stream(files, num_batches))
+        return _rate(_stream(files.manifest, num_batches))
+
+    def packed() -> float:
+        return _rate(_stream(files.packed, num_batches))
 
     return [
         _compared(
@@ -82,16 +87,25 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
             repeats=setting.repeats,
             bound=kind.bound,
         ),
+        _compared(
+            f"{kind.name}, packed / indexed",
+            files,
+            packed,
+            Way("the stream from single files", ours),
+            repeats=setting.repeats,
+            bound=1.0,
+        ),
         _waiting(kind, files, num_batches),
     ]
 
 
-def _stream(files: Files, num_batches: int) -> Iterator[Tensor]:
+def _stream(manifest: Path, num_batches: int) -> Iterator[Tensor]:
+    num_clips = len(Manifest.read(manifest).split("train"))
     dataset = training_stream(
-        manifest=str(files.manifest),
+        manifest=str(manifest),
         split="train",
         spec=SPEC,
-        order=TrainingOrder(num_clips=len(files.videos), batch_size=_BATCH_SIZE),
+        order=TrainingOrder(num_clips=num_clips, batch_size=_BATCH_SIZE),
         first_batch=0,
         num_batches=num_batches,
         num_decoders=NUM_PROCESSES,
@@ -170,10 +184,10 @@ def _rate(clips: Iterable[Tensor]) -> float:
 
 def _waiting(kind: Kind, files: Files, num_batches: int) -> Row:
     """Share of a step's time spent waiting, where a step takes 1.5 times as long as decoding."""
-    rate = _rate(_stream(files, num_batches))
+    rate = _rate(_stream(files.manifest, num_batches))
     step_s = 1.5 * _BATCH_SIZE / rate
     waits: list[float] = []
-    stream = iter(_stream(files, num_batches))
+    stream = iter(_stream(files.manifest, num_batches))
     while True:
         started = time.perf_counter()
         if next(stream, None) is None:

@@ -10,6 +10,15 @@ from dsts_ray.data.demo.diving48 import write_diving48
 from dsts_ray.data.demo.ssv2 import write_ssv2
 from dsts_ray.data.index import Format, index_dataset
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.data.packing import (
+    MANIFEST,
+    Packing,
+    claimed,
+    missing_shards,
+    pack_shard,
+    plan_shards,
+    write_packed,
+)
 
 
 class Kind(NamedTuple):
@@ -66,9 +75,10 @@ class Video(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Files of a kind, their manifest, and what they are in words."""
+    """Files of a kind, their manifest, that of the same in shards, and what they are in words."""
 
     manifest: Path
+    packed: Path
     videos: tuple[Video, ...]
     description: str
 
@@ -95,6 +105,19 @@ def find_files(kind: Kind, setting: Setting) -> Files:
     num_frames = statistics.mean(row["num_frames"] for row in rows)
     return Files(
         manifest,
+        _pack(manifest, root / "packed"),
         videos,
         f"{len(rows)} {kind.name} files of {videos[0].height} pixels and {num_frames:.0f} frames",
     )
+
+
+def _pack(manifest: Path, out: Path) -> Path:
+    """Pack what is not packed yet."""
+    videos, packing = Manifest.read(manifest), Packing()
+    plan = plan_shards(videos, packing)
+    with claimed(out, plan.record):
+        for shard in missing_shards(plan, out):
+            for _ in pack_shard(shard, out, packing, plan.key):
+                pass
+        write_packed(videos, plan, packing, out)
+    return out / MANIFEST
