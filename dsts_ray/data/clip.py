@@ -23,7 +23,7 @@ class ClipSpec:
 
     Attributes:
         num_frames: Frames in the clip.
-        short_side: Of the decoded frames, pixels.
+        short_side: Of the frames that the clip is cropped from, where they would be larger, pixels.
         crop_size: Height and width of the clip, pixels.
         sampling: Which frames.
         frame_stride: ``dense``: frames from one of the clip to the next.
@@ -87,7 +87,7 @@ class ViewSpec:
         num_clips: Clips, dealt out over the video as ``sampling.middle_frames`` says.
         num_crops: Crops of every clip, spread along the longer side.
         num_frames: Frames in a clip.
-        short_side: Of the decoded frames, pixels.
+        short_side: Of the frames that the views are cropped from, pixels.
         crop_size: Height and width of a view, pixels.
         sampling: Which frames.
         frame_stride: ``dense``: frames from one of the clip to the next.
@@ -117,7 +117,7 @@ class ViewSpec:
         Raises:
             DataError: The video cannot be decoded.
         """
-        from dsts_ray.data.geometry import view_crop
+        from dsts_ray.data.geometry import enlarge, view_crop
 
         clips = np.empty(0)
 
@@ -132,7 +132,7 @@ class ViewSpec:
             )
             return np.unique(clips)  # ascending, so that the decoder never goes back
 
-        frames = _decode(row, choose, self.short_side)
+        frames = enlarge(_decode(row, choose, self.short_side), self.short_side)
         places = np.searchsorted(np.unique(clips), clips)
         return np.stack(
             [
@@ -154,6 +154,7 @@ def _decode(
             short_side=short_side,
             first_frame=row["start_frame"],
             end_frame=row["end_frame"],
+            rotation=row.get("rotation"),
         )
     except DataError as error:
         message = str(error).replace(name_of(source), video_name(row))

@@ -18,6 +18,7 @@ import decord
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from decord._ffi.base import DECORDLimitReachedError
@@ -27,6 +28,7 @@ from dsts_ray.errors import DataError
 MIN_FRAMES = 2
 MIN_DELIVERED_RATIO = 0.9
 
+_MAX_ASPECT = 32
 _MAX_STATED_FRAMES = 2**28  # decord makes room for all of them, and aborts where it cannot
 
 # Any frame that decord would replace by a copy of its neighbour is an error.
@@ -91,7 +93,7 @@ def probe(source: str | bytes) -> VideoInfo:
             end_s = max(end_s, _end_s(packet, container))
             for frame in stream.decode(packet) if packet.stream is stream else ():
                 num_frames += 1
-                display = display or _display(frame, container)
+                display = display or _display(frame, _rotation(frame), container)
         if display is None or num_frames < MIN_FRAMES:
             raise DataError(
                 f"{name_of(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} "
@@ -114,19 +116,23 @@ def decode_clip(
     short_side: int | None,
     first_frame: int = 0,
     end_frame: int | None = None,
+    rotation: int | None = None,
 ) -> np.ndarray:
-    """Decode the chosen frames of a video, resized while decoding.
+    """Decode the chosen frames of a video; large ones are made smaller while decoding.
 
     Args:
         source: Path or encoded bytes of the video.
         sample: Gets the number of frames that the decoder delivers within
             [first_frame, end_frame) and returns indices into these, int64 [T]. It is called a
             second time when decord gives up and PyAV takes over.
-        short_side: Pixels of the shorter side; the longer keeps the aspect, rounded to the nearest
-            even number. None keeps the size.
+        short_side: Pixels of the shorter side where it would be longer; the longer keeps the
+            aspect, rounded to the nearest even number. Smaller frames, and all with None, keep
+            their size: libswscale enlarges more slowly than what comes after.
         first_frame: First frame of the annotated part.
         end_frame: End of the annotated part, exclusive; beyond the video's end it is clipped. None
             is the video's end.
+        rotation: Clockwise degrees from stored to displayed, as ``probe`` found them. None reads
+            them off the first frame, at the cost of decoding it.
 
     Returns:
         Frames, uint8 [T, H, W, 3], RGB.
@@ -145,7 +151,7 @@ def decode_clip(
             )
         return first_frame + sample(end - first_frame)
 
-    display = _read_display(source)
+    display = _read_display(source, rotation)
     size = _resized(display.width, display.height, short_side)
     decord_reason = _decord_weakness(display)
     if decord_reason is None:
@@ -252,17 +258,29 @@ def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
         raise DataError(f"{name_of(source)}: does not decode: {_reason(error)}") from error
 
 
-def _read_display(source: str | bytes) -> _Display:
+def _read_display(source: str | bytes, rotation: int | None) -> _Display:
     with _opened(source) as (container, stream):
-        frame = next(container.decode(stream), None)
-        if frame is None:
-            raise DataError(f"{name_of(source)}: no frame decodes")
-        return _display(frame, container)
+        if rotation is None:
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                raise DataError(f"{name_of(source)}: no frame decodes")
+            display = _display(frame, _rotation(frame), container)
+        else:
+            display = _display(stream.codec_context, rotation, container)
+        short, long = sorted((display.width, display.height))
+        if not 0 < long <= _MAX_ASPECT * short:
+            raise DataError(f"{name_of(source)}: frames of {display.width} x {display.height}")
+        return display
 
 
-def _display(frame: av.VideoFrame, container: InputContainer) -> _Display:
-    rotation = -90 * round(frame.rotation / 90) % 360
-    width, height = frame.width, frame.height
+def _rotation(frame: av.VideoFrame) -> int:
+    return -90 * round(frame.rotation / 90) % 360
+
+
+def _display(
+    stored: av.VideoFrame | VideoCodecContext, rotation: int, container: InputContainer
+) -> _Display:
+    width, height = stored.width, stored.height
     if rotation in (90, 270):
         width, height = height, width
     stated = container.streams.video[0].frames
@@ -279,7 +297,7 @@ def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
 
 
 def _resized(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    if short_side is None:
+    if short_side is None or min(width, height) <= short_side:
         return width, height
     long_side = 2 * round(max(width, height) * short_side / min(width, height) / 2)
     long_side = max(long_side, short_side)

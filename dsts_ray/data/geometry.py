@@ -109,7 +109,7 @@ def view_crop(frames: np.ndarray, *, size: int, view: int, num_crops: int) -> np
     """
     if not 0 <= view < num_crops:
         raise ConfigError(f"view {view} of {num_crops} crops: must be in [0, {num_crops})")
-    frames = _enlarge(frames, size)
+    frames = enlarge(frames, size)
     slack_y, slack_x = frames.shape[1] - size, frames.shape[2] - size
     top, left = slack_y // 2, slack_x // 2
     if num_crops > 1:
@@ -143,7 +143,8 @@ def _random_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def _enlarge(frames: np.ndarray, size: int) -> np.ndarray:
+def enlarge(frames: np.ndarray, size: int) -> np.ndarray:
+    """Resize a clip whose short side is below ``size`` up to it, uint8 T H W C."""
     height, width = frames.shape[1:3]
     if min(height, width) >= size:
         return frames

@@ -84,7 +84,7 @@ def main(folder: Path, first: int, last: int) -> None:
         ways: dict[str, Callable[[], Any]] = {
             "probe": partial(probe, str(damaged)),
             "probe bytes": partial(probe, content),
-            "decode": partial(decode_clip, str(damaged), _middle, short_side=64),
+            "decode": partial(decode_clip, str(damaged), _middle, short_side=64, rotation=0),
             "decode bytes": partial(decode_clip, content, _middle, short_side=64),
         }
         for name, way in ways.items():

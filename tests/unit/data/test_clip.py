@@ -8,6 +8,7 @@ import pytest
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.decode import decode_clip
+from dsts_ray.data.geometry import center_crop, enlarge
 from dsts_ray.errors import DataError
 from tests.support.videos import read_index, write_video
 
@@ -34,6 +35,15 @@ def test_views_are_the_clips_in_turn_and_the_crops_of_each(tmp_path: Path) -> No
             expected = frames[chosen][:, :, left : left + 64]
             np.testing.assert_array_equal(views[3 * clip + crop], expected)
     np.testing.assert_array_equal(whole.views(row), views[[1, 4]])  # one crop is the centre
+
+
+def test_a_small_video_is_viewed_as_large_as_others(video: dict[str, Any]) -> None:
+    frames = decode_clip(video["path"], lambda _: np.arange(4), short_side=None)
+    expected = center_crop(enlarge(frames, 96), size=64)
+    spec = ViewSpec(num_frames=4, short_side=96, crop_size=64)
+    (view,) = spec.views({**video, "end_frame": 4})
+    np.testing.assert_array_equal(view, expected)
+    assert frames.shape[1:3] == (48, 64)
 
 
 def test_dense_views_overlap_and_stand_still_at_the_end(tmp_path: Path) -> None:
