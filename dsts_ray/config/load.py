@@ -30,7 +30,15 @@ _InlineListDumper.add_representer(
         "tag:yaml.org,2002:seq", values, flow_style=True
     ),
 )
-_NOT_IN_RUN_NAME = ("name", "storage.", "tracking.uri")
+FREE_KEYS = (
+    "name",
+    "storage.path",
+    "tracking.uri",
+    "data.decoder_resource",
+    "scaling.placement_strategy",
+    "scaling.wait_for_nodes_s",
+)
+"""Where a run is stored, tracked and placed: these change neither its name nor what it computes."""
 
 
 def load_config(
@@ -115,11 +123,11 @@ def flatten(config: Config) -> dict[str, Any]:
 def run_name(config: Config) -> str:
     """Return ``config.name``, or a name that stays the same for the same configuration.
 
-    Where the run is stored or tracked does not change the name.
+    ``FREE_KEYS`` do not change the name.
     """
     if config.name:
         return config.name
-    relevant = {k: v for k, v in flatten(config).items() if not k.startswith(_NOT_IN_RUN_NAME)}
+    relevant = {k: v for k, v in flatten(config).items() if k not in FREE_KEYS}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
     return f"{config.preset or 'run'}-{digest[:8]}"
 

@@ -9,6 +9,7 @@ from dsts_ray.config.schema import Config
 
 _STRIDE, _PATCH_FRAMES = 32, 2
 _INSERTIONS = {"tpn": ("neck", "res4"), "swin3d": ("norm",)}
+_RESOURCES_OF_RAY = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PROTOCOL = re.compile(r"[1-9][0-9]{0,2}x[1-9][0-9]{0,2}")
 
@@ -29,6 +30,7 @@ def problems(config: Config) -> list[str]:
         _udl,
         _schedule,
         _engine,
+        _placement,
     )
     return [problem for rule in rules for problem in rule(config)]
 
@@ -271,6 +273,15 @@ def _engine(config: Config) -> Iterator[str]:
         yield (
             "engine.zero_stage = 3 partitions the parameters, which Eq. 9 and the checkpoints must "
             "read whole; use zero_stage 0, 1 or 2"
+        )
+
+
+def _placement(config: Config) -> Iterator[str]:
+    resource = config.data.decoder_resource
+    if resource in _RESOURCES_OF_RAY:
+        yield (
+            f"data.decoder_resource = {resource} is counted by Ray itself: name a custom resource, "
+            "as one started with ray start --resources='{\"decode\": 8}'"
         )
 
 

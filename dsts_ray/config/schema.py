@@ -69,6 +69,9 @@ class DataConfig:
     num_decoders: PositiveInt = 1
     """Decoding actors for the training stream; evaluation has as many of its own."""
     cpus_per_decoder: PositiveFloat = 1.0
+    decoder_resource: str = ""
+    """Custom Ray resource of the nodes that decode; a decoder takes ``cpus_per_decoder`` of it.
+    Empty lets every node decode."""
     prefetch_blocks: PositiveInt = 2
     """Decoded blocks, of one to eight of a worker's shares of a batch, fetched ahead."""
     decode_timeout_s: PositiveFloat = 60.0
@@ -340,6 +343,12 @@ class ScalingConfig:
     num_workers: PositiveInt = 1
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
+    placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Workers on few nodes or on many, where it can be; ``STRICT``: all on one, or each on its
+    own."""
+    wait_for_nodes_s: NonNegativeFloat = 0.0
+    """Wait so long for nodes that an autoscaler or somebody adds, where those there are too few; 0
+    refuses the run at once."""
     max_failures: Annotated[int, Ge(0)] = 3
     """Failures of workers after which they are started again from the latest checkpoint."""
 

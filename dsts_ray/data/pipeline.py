@@ -126,8 +126,13 @@ def training_stream(
     num_decoders: int,
     cpus_per_decoder: float,
     timeout_s: float,
+    decoder_resource: str = "",
 ) -> Dataset:
-    """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on."""
+    """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on.
+
+    Decoders take ``cpus_per_decoder`` of ``decoder_resource``, too, where one is named: only nodes
+    that offer it decode.
+    """
     clip_bytes = math.prod(spec.shape)
     batches_per_block = order.num_workers * _BLOCK_BYTES // (order.rows_per_batch * clip_bytes)
     batches_per_block = min(max(1, batches_per_block), _MAX_BATCHES_PER_BLOCK)
@@ -145,6 +150,7 @@ def training_stream(
         num_decoders=num_decoders,
         cpus_per_decoder=cpus_per_decoder,
         timeout_s=timeout_s,
+        decoder_resource=decoder_resource,
     )
 
 
@@ -158,8 +164,12 @@ def test_stream(
     num_decoders: int,
     cpus_per_decoder: float,
     timeout_s: float,
+    decoder_resource: str = "",  # noqa: PT028 - no test
 ) -> Dataset:
-    """Stream every video once, in blocks independent of the number of workers."""
+    """Stream every video once, in blocks independent of the number of workers.
+
+    ``decoder_resource`` is as in :func:`training_stream`.
+    """
     videos = read_videos(manifest, split, _COLUMNS)
     num_blocks = -(-len(videos) // block_size)
     return _decoded(
@@ -169,6 +179,7 @@ def test_stream(
         num_decoders=num_decoders,
         cpus_per_decoder=cpus_per_decoder,
         timeout_s=timeout_s,
+        decoder_resource=decoder_resource,
     )
 
 
@@ -221,6 +232,7 @@ def _decoded(
     num_decoders: int,
     cpus_per_decoder: float,
     timeout_s: float,
+    decoder_resource: str,
 ) -> Dataset:
     numbers = ray.data.read_datasource(
         BlockNumbers(num_blocks), override_num_blocks=1, num_cpus=CPUS_TO_COUNT, concurrency=1
@@ -236,6 +248,7 @@ def _decoded(
         },
         compute=ray.data.ActorPoolStrategy(size=num_decoders),
         num_cpus=cpus_per_decoder,
+        resources={decoder_resource: cpus_per_decoder} if decoder_resource else None,
         batch_size=None,
     )
     decoded.context.custom_execution_callback_classes = [RestBetweenSteps]

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from dsts_ray.config.schema import Config
-from dsts_ray.launch.cluster import exceeds, needed_cpus
+from dsts_ray.launch.capacity import exceeds, training_request
 
 LIFETIME_S = 30.0
 """A lease that nobody renews for so long is void: its holder was killed, and so was the driver."""
@@ -59,7 +59,7 @@ def admitted(holder: str, config: Config) -> Iterator[None]:
         config: Of the run.
     """
     scaling, admission = config.scaling, _admission()
-    need = (needed_cpus(config), float(scaling.num_workers if scaling.use_gpu else 0))
+    need = (training_request(config).cpus, float(scaling.num_workers if scaling.use_gpu else 0))
     while not ray.get(admission.acquire.remote(holder, *need, ray.cluster_resources())):
         time.sleep(_POLL_S)
     done = threading.Event()

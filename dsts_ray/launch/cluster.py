@@ -3,19 +3,33 @@
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 from ray.exceptions import RaySystemError
+from rich.console import Console
 
 from dsts_ray.config.schema import Config
 from dsts_ray.data.pipeline import CPUS_TO_COUNT
 from dsts_ray.errors import ClusterError
+from dsts_ray.launch.capacity import (
+    Request,
+    Resources,
+    describe_nodes,
+    evaluation_request,
+    fits,
+    num_fitting_workers,
+    resource_names,
+    training_request,
+)
 
 _LOCAL = "local"
 _OBJECT_STORE_BYTES = 1 << 30
+_POLL_S = 2.0
 _WORKER_ENVIRONMENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 
 
@@ -68,84 +82,113 @@ def _explain(address: str, error: Exception) -> str:
     )
 
 
-def num_runs_at_once(configs: Iterable[Config]) -> int:
+def num_runs_at_once(configs: Iterable[Config], console: Console) -> int:
     """Runs of these configurations that the cluster carries at the same time, at least one.
 
     Raises:
         ClusterError: One of them does not fit the cluster.
     """
-    has = ray.cluster_resources()
     numbers: list[float] = []
     for config in configs:
-        check_resources(config)
-        numbers.append(has.get("CPU", 0.0) / needed_cpus(config))
+        check_resources(config, console)
+        has = ray.cluster_resources()
+        numbers.append(has.get("CPU", 0.0) / training_request(config).cpus)
         if config.scaling.use_gpu:
             numbers.append(has.get("GPU", 0.0) / config.scaling.num_workers)
     return max(1, math.floor(min(numbers) + 1e-6))
 
 
-def needed_cpus(config: Config) -> float:
-    """CPUs of a training run: its workers, and two streams' decoders and counters of rows."""
-    scaling, data = config.scaling, config.data
-    for_a_stream = data.num_decoders * data.cpus_per_decoder + CPUS_TO_COUNT
-    return scaling.num_workers * scaling.cpus_per_worker + 2 * for_a_stream
-
-
-def check_resources(config: Config) -> None:
+def check_resources(config: Config, console: Console) -> None:
     """Refuse a run that would wait for ever for resources the cluster does not have.
 
+    Nodes that come within ``scaling.wait_for_nodes_s`` count; an autoscaler is asked for them.
+
     Raises:
-        ClusterError: Says what is asked, what the cluster has, and which keys to change.
+        ClusterError: Says what is asked, what the cluster has, what would fit, and which keys to
+            change.
     """
-    has = ray.cluster_resources()
-    scaling, data = config.scaling, config.data
-    asked = needed_cpus(config)
-    num_cpus, num_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    if exceeds(asked, num_cpus):
-        raise ClusterError(
-            f"the run asks for {asked:g} CPUs: {scaling.num_workers} workers x "
-            f"{scaling.cpus_per_worker:g}, and for training and evaluation each "
-            f"{data.num_decoders} decoders x {data.cpus_per_decoder:g} and {CPUS_TO_COUNT:g} to "
-            f"count the rows; the cluster has {num_cpus:g}. Lower scaling.num_workers, "
-            "scaling.cpus_per_worker or data.cpus_per_decoder (fractions are allowed), or add nodes"
-        )
-    if scaling.use_gpu and scaling.num_workers > num_gpus:
-        raise ClusterError(
-            f"scaling.num_workers={scaling.num_workers} with scaling.use_gpu=true asks for as many "
-            f"GPUs; the cluster has {num_gpus:g}. Lower scaling.num_workers, or set "
-            "scaling.use_gpu=false"
-        )
+    scaling, data, request = config.scaling, config.data, training_request(config)
+    if not fits(request, _nodes()) and scaling.wait_for_nodes_s:
+        _wait_for_nodes(request, scaling.wait_for_nodes_s, console)
+    asks = (
+        f"the run asks for {request.cpus:g} CPUs: {scaling.num_workers} workers x "
+        f"{scaling.cpus_per_worker:g}{' and a GPU' * scaling.use_gpu}, and for training and "
+        f"evaluation each {data.num_decoders} decoders x {data.cpus_per_decoder:g}"
+    )
+    change = "scaling.num_workers, scaling.cpus_per_worker or data.cpus_per_decoder"
+    _refuse_unless_it_fits(asks, request, change, data.decoder_resource)
 
 
 def check_evaluation_resources(config: Config, num_workers: int) -> None:
     """Refuse an evaluation that would wait for ever for resources the cluster does not have.
 
     Raises:
-        ClusterError: Says what is asked, what the cluster has, and what to change.
+        ClusterError: Says what is asked, what the cluster has, what would fit, and what to change.
     """
-    has = ray.cluster_resources()
     scaling, data = config.scaling, config.data
-    asked = num_workers * scaling.cpus_per_worker + data.num_decoders * data.cpus_per_decoder
-    asked += CPUS_TO_COUNT
-    num_cpus = has.get("CPU", 0.0)
-    if exceeds(asked, num_cpus):
-        raise ClusterError(
-            f"the evaluation asks for {asked:g} CPUs: {num_workers} workers x "
-            f"{scaling.cpus_per_worker:g}, {data.num_decoders} decoders x "
-            f"{data.cpus_per_decoder:g} and {CPUS_TO_COUNT:g} to count the rows; the cluster has "
-            f"{num_cpus:g}. Lower --num-workers, scaling.cpus_per_worker or data.cpus_per_decoder "
-            "(fractions are allowed), or add nodes"
-        )
-    if 0 < has.get("GPU", 0.0) < num_workers:
-        raise ClusterError(
-            f"{num_workers} workers take a GPU each, the cluster has {has['GPU']:g}: lower "
-            "--num-workers, or hide the GPUs from Ray"
-        )
+    use_gpu = ray.cluster_resources().get("GPU", 0.0) > 0
+    request = evaluation_request(config, num_workers=num_workers, use_gpu=use_gpu)
+    asks = (
+        f"the evaluation asks for {request.cpus:g} CPUs: {num_workers} workers x "
+        f"{scaling.cpus_per_worker:g}{' and a GPU' * use_gpu}, {data.num_decoders} decoders x "
+        f"{data.cpus_per_decoder:g}"
+    )
+    change = "--num-workers, scaling.cpus_per_worker or data.cpus_per_decoder"
+    _refuse_unless_it_fits(asks, request, change, data.decoder_resource)
 
 
-def exceeds(asked: float, available: float) -> bool:
-    """Compare CPUs; a sum of fractions may be off by a rounding error."""
-    return asked > available + 1e-6
+def _refuse_unless_it_fits(asks: str, request: Request, change: str, custom: str) -> None:
+    nodes = _nodes()
+    if fits(request, nodes):
+        return
+    of = f" and as much {custom}" if custom else ""
+    text = (
+        f"{asks}{of} and {CPUS_TO_COUNT:g} to count the rows; the cluster has "
+        f"{describe_nodes(nodes, resource_names(request))}. {_room(request, nodes)}. Lower "
+        f"{change} (fractions are allowed), or add nodes"
+    )
+    if "GPU" in request.worker and not any(node.get("GPU") for node in nodes):
+        text += "; or train without GPUs: scaling.use_gpu=false"
+    if custom and not any(node.get(custom) for node in nodes):
+        text += (
+            f"; no node offers data.decoder_resource={custom} (ray start --resources="
+            f"'{{\"{custom}\": 8}}'): leave it empty to decode on any node"
+        )
+    if request.strategy.startswith("STRICT"):
+        text += f"; or loosen scaling.placement_strategy={request.strategy} to PACK or SPREAD"
+    raise ClusterError(text)
+
+
+def _room(request: Request, nodes: Sequence[Resources]) -> str:
+    """What of a request that is too large would fit."""
+    match num_fitting_workers(request, nodes):
+        case -1:
+            return "Even without workers not every decoder finds a node with room"
+        case 0:
+            return "Each worker must find room on a node, and none does beside the decoders"
+        case most:
+            return f"Each worker must find room on a node: {most} would fit beside the decoders"
+
+
+def _wait_for_nodes(request: Request, seconds: float, console: Console) -> None:
+    """Ask the autoscaler for nodes, and tell of those that come, until a request fits."""
+    deadline = time.monotonic() + seconds
+    shown = ""
+    request_resources(bundles=[dict(bundle) for bundle in request.bundles])
+    try:
+        while not fits(request, nodes := _nodes()) and time.monotonic() < deadline:
+            has = describe_nodes(nodes, resource_names(request))
+            if has != shown:
+                left = max(0.0, deadline - time.monotonic())
+                console.print(f"waiting {left:.0f} s at most for nodes; the cluster has {has}")
+            shown = has
+            time.sleep(_POLL_S)
+    finally:
+        request_resources(bundles=[])  # what is not used may go again
+
+
+def _nodes() -> list[Resources]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _quiet() -> None:

@@ -160,6 +160,7 @@ def _predicted_blocks(
         num_workers=1,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
+        decoder_resource=config.data.decoder_resource,
         timeout_s=config.data.decode_timeout_s,
     )
     predicted = decoded.map_batches(

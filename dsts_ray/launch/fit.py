@@ -23,6 +23,7 @@ from dsts_ray.data.pipeline import (
     videos_per_block,
 )
 from dsts_ray.errors import ClusterError, DSTSRayError, OutOfMemoryError
+from dsts_ray.launch.capacity import worker_resources
 from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
 from dsts_ray.launch.progress import shown_progress
@@ -77,8 +78,8 @@ def fit(
             scaling_config=ScalingConfig(
                 num_workers=config.scaling.num_workers,
                 use_gpu=config.scaling.use_gpu,
-                resources_per_worker={"CPU": config.scaling.cpus_per_worker}
-                | ({"GPU": 1} if config.scaling.use_gpu else {}),
+                resources_per_worker=worker_resources(config, use_gpu=config.scaling.use_gpu),
+                placement_strategy=config.scaling.placement_strategy,
             ),
             run_config=RunConfig(
                 name=CHECKPOINTS,
@@ -127,6 +128,7 @@ def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[
             num_batches=build_plan(config, num_clips).num_steps - first_step + 1,
             num_decoders=config.data.num_decoders,
             cpus_per_decoder=config.data.cpus_per_decoder,
+            decoder_resource=config.data.decoder_resource,
             timeout_s=config.data.decode_timeout_s,
         )
 
@@ -144,6 +146,7 @@ def _test_dataset(run: Run) -> Dataset:
         num_workers=config.scaling.num_workers,
         num_decoders=config.data.num_decoders,
         cpus_per_decoder=config.data.cpus_per_decoder,
+        decoder_resource=config.data.decoder_resource,
         timeout_s=config.data.decode_timeout_s,
     )
 

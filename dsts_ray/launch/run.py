@@ -6,14 +6,13 @@ from typing import Any
 
 from ray.train import Result
 
-from dsts_ray.config.load import config_from_yaml, flatten
+from dsts_ray.config.load import FREE_KEYS, config_from_yaml, flatten
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import ConfigError
 from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_state
 
 DATA_FILE, REFUSED_FILE = "data.json", "refused.parquet"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
-_FREE_KEYS = ("name", "storage.path", "tracking.uri")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def check_same_config(config: Config, folder: Path) -> None:
     changed = [
         f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _FREE_KEYS
+        if before.get(key) != now.get(key) and key not in FREE_KEYS
     ]
     if changed:
         raise ConfigError(

@@ -108,7 +108,7 @@ def train(
     status = "FAILED"
     try:
         with connected():
-            check_resources(config)
+            check_resources(config, console)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
             (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))

@@ -103,7 +103,7 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
                 _check_data(config, storage)
     with _sweep_run(plan, uri, storage) as run_id, connected():
         job = SweepJob(plan, storage, uri, run_id)
-        at_once = num_runs_at_once(configs)
+        at_once = num_runs_at_once(configs, console)
         console.print(
             f"{plan.name}: {plan.num_runs} runs, {at_once} at once, in {storage}",
             soft_wrap=True,

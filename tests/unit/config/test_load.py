@@ -225,6 +225,8 @@ def test_run_name_is_stable_and_follows_what_is_trained() -> None:
     assert len(base) == len("demo-") + 8
     assert base == name()
     assert base == name("storage.path=/elsewhere", "tracking.uri=http://host:5000")
+    assert base == name("data.decoder_resource=decode", "scaling.placement_strategy=SPREAD")
+    assert base == name("scaling.wait_for_nodes_s=60")
     assert base != name("train.seed=1")
     assert base != name("tracking.experiment=other")
     assert name("name=mine") == "mine"

@@ -43,6 +43,11 @@ BASE = (
             "the second",
         ),
         (
+            "data.decoder_resource=GPU",
+            "data.decoder_resource = GPU is counted by Ray itself: name a custom resource, as one "
+            "started with ray start --resources='{\"decode\": 8}'",
+        ),
+        (
             "data.crop_scale=[1.0, 0.5]",
             "data.crop_scale = [1.0, 0.5] must ascend: use [0.5, 1.0]",
         ),
