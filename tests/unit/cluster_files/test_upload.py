@@ -45,7 +45,7 @@ def clone(tmp_path: Path) -> Path:
 def uploaded(root: Path, archive: Path, **runtime_env: Any) -> set[str]:  # noqa: ANN401
     """Files that Ray packs."""
 
-    def pack(directory: str, excludes: list[str], is_file: bool = False) -> None:
+    def pack(directory: str, excludes: list[str] | None, is_file: bool = False) -> None:
         assert not is_file
         create_package(directory, archive, include_gitignore=True, excludes=excludes)
 
