@@ -43,7 +43,7 @@ from dsts_ray.train.checkpoint import (
     save_weights,
 )
 from dsts_ray.train.collective import average_buffers
-from dsts_ray.train.evaluate import Predictions, TimedPredictor, predict_split, score
+from dsts_ray.train.evaluate import Predictions, TimedPredictor, gate_metrics, predict_split, score
 from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.predictions import PREDICTIONS_FILE, SavedPredictions, write_predictions
 from dsts_ray.train.samples import SampleRecord
@@ -129,7 +129,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         predictions = predict_split(predict, blocks, len(job["video_ids"]))
         evaluated[:] = [_saved(job, predictions)]
         scores = score(predictions, classes=classes, num_neurons=config.dsts.num_neurons)
-        return scores | predict.metrics
+        return scores | predict.metrics | gate_metrics(model)
 
     def write(next_step: int, metrics: dict[str, float]) -> Callable[[Path], None]:
         average_buffers(model)  # as a run that continues from here will have them

@@ -27,13 +27,18 @@ def attribute_metrics(
         ``takeoff_accuracy``, ``somersaults_accuracy``, ``twists_accuracy``, ``position_accuracy``;
         nothing where the class names are not Diving48's.
     """
-    attributes = [tuple(name.split("+")) for name in classes]
-    if not all(len(parts) == 4 and parts[3] in _POSITIONS for parts in attributes):
-        return {}
     answered = predicted != REFUSED
     metrics = {}
-    for name, values in zip(ATTRIBUTES, zip(*attributes, strict=True), strict=True):
+    for name, values in class_attributes(classes).items():
         code = torch.tensor([sorted(set(values)).index(value) for value in values])
         right = (code[predicted] == code[labels]) & answered
         metrics[f"{name}_accuracy"] = float(right.double().mean())
     return metrics
+
+
+def class_attributes(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Value of each attribute by class; nothing where the class names are not Diving48's."""
+    attributes = [tuple(name.split("+")) for name in classes]
+    if not all(len(parts) == 4 and parts[3] in _POSITIONS for parts in attributes):
+        return {}
+    return dict(zip(ATTRIBUTES, zip(*attributes, strict=True), strict=True))

@@ -72,3 +72,8 @@ def wilson_low(share: float, count: int, z: float = 1.959964) -> float:
     centre = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, (centre - spread) / (1 + z * z / count))
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share; arguments as of :func:`wilson_low`."""
+    return wilson_low(share, count), 1.0 - wilson_low(1.0 - share, count)

@@ -255,3 +255,13 @@ def score(
         sharing = specialization_metrics(predictions.chosen[seen], of_views[seen], num_neurons)
         metrics |= {f"dsts/{name}": value for name, value in sharing.items()}
     return metrics
+
+
+def gate_metrics(model: Recognizer) -> dict[str, float]:
+    """``gates/layer0/neuron0_spatial_ratio`` and so on; nothing for a model without gates."""
+    dsts = model.classifier.dsts
+    return {
+        f"gates/layer{layer}/neuron{neuron}_spatial_ratio": ratio
+        for layer, ratios in enumerate(dsts.spatial_ratios() if dsts else [])
+        for neuron, ratio in enumerate(ratios)
+    }

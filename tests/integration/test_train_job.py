@@ -13,6 +13,7 @@ from dsts_ray.data.manifest import Manifest
 from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import REPOSITORY, Home, TrainedRun
 
+GATE = "gates/layer1/neuron2_spatial_ratio"
 CHAMPION = "models:/dsts_ray@champion"
 
 
@@ -83,7 +84,7 @@ def test_mlflow_holds_metrics_parameters_and_versions(
 
     for key in ("train/loss", "time/data_wait_s", "udl/held_out_loss"):
         assert steps(key) == list(range(12)), key
-    for key in ("val/top1", "train/epoch", "dsts/layer0/utilization"):
+    for key in ("val/top1", "train/epoch", "dsts/layer0/utilization", GATE):
         assert steps(key) == [3, 7, 11], key
     assert run.data.metrics["val/top1"] == trained.summary["val/top1"]
 

@@ -86,6 +86,18 @@ class DSTSModule(nn.Module):
         """Selections in the output: L, or 0 where all neurons are averaged."""
         return len(self.layers) if self.variant.synapse == "gumbel" else 0
 
+    def spatial_ratios(self) -> list[list[float]]:
+        """Share of channels that each neuron gives its spatial operator at test time, by layer.
+
+        The rest goes to the temporal operator (supplement, Fig. 1). Empty without gates.
+        """
+        gates = [layer.gates for layer in self.layers if isinstance(layer, DSTSLayer)]
+        return [
+            (1.0 - own(None, index).binary.detach().mean(1)).tolist()
+            for index, own in enumerate(gates)
+            if own is not None
+        ]
+
     def forward(self, features: Features, draws: Draws | None) -> DSTSOutput:
         """Return the specialized features.
 

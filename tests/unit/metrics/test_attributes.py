@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dsts_ray.metrics.attributes import attribute_metrics
+from dsts_ray.metrics.attributes import attribute_metrics, class_attributes
 from dsts_ray.metrics.recognition import REFUSED
 
 CLASSES = (
@@ -25,3 +25,10 @@ def test_each_attribute_is_scored_by_itself() -> None:
 @pytest.mark.parametrize("names", [("a", "b"), ("a+b+c+d", "a+b+c+e"), ("Back+1+2+FREE", "other")])
 def test_other_class_names_have_no_attributes(names: tuple[str, ...]) -> None:
     assert attribute_metrics(torch.tensor([0]), torch.tensor([0]), names) == {}
+    assert class_attributes(names) == {}
+
+
+def test_values_of_the_attributes_by_class() -> None:
+    attributes = class_attributes(CLASSES)
+    assert attributes["takeoff"] == ("Back", "Back", "Forward", "Forward")
+    assert list(attributes) == ["takeoff", "somersaults", "twists", "position"]

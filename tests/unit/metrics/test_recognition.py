@@ -8,6 +8,7 @@ from dsts_ray.metrics.recognition import (
     REFUSED,
     predicted_classes,
     recognition_metrics,
+    wilson_interval,
     wilson_low,
 )
 
@@ -78,3 +79,10 @@ def test_confusion_has_true_classes_in_rows_and_leaves_refused_videos_out() -> N
         [0, 0, 0, 0],
         [0, 0, 0, 0],
     ]
+
+
+def test_the_wilson_interval_is_symmetric_and_within_one() -> None:
+    low, high = wilson_interval(0.3, 10)
+    assert (low, high) == pytest.approx((0.1078, 0.6032), abs=1e-4)  # Newcombe (1998), method 3
+    assert wilson_interval(0.7, 10) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(1.0, 20)[1] == 1.0

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from dsts_ray.metrics.specialization import entropy, specialization_metrics
+from dsts_ray.metrics.specialization import (
+    entropy,
+    joint_distribution,
+    mutual_information,
+    shuffled_information,
+    specialization_metrics,
+)
 
 
 def test_a_bijection_of_neuron_and_class_carries_all_information() -> None:
@@ -31,3 +37,24 @@ def test_a_single_neuron_is_fully_used() -> None:
 
 def test_entropy_of_a_certain_outcome_is_zero() -> None:
     assert entropy(torch.tensor([1.0, 0.0])) == 0.0
+
+
+def test_a_joint_distribution_counts_views_and_gives_the_metric() -> None:
+    chosen, labels = torch.tensor([0, 1, 1, 2, 2, 0]), torch.tensor([0, 0, 1, 1, 2, 2])
+    joint = joint_distribution(torch.nn.functional.one_hot(chosen, 4), labels)
+    assert joint.shape == (4, 3)
+    assert float(joint[1, 0]) == pytest.approx(1 / 6)
+    metrics = specialization_metrics(chosen.unsqueeze(1), labels, 4)
+    assert mutual_information(joint) == pytest.approx(metrics["layer0/mutual_information"])
+
+
+def test_shuffled_classes_tell_what_few_videos_give_by_chance() -> None:
+    """Against the expected bias of the estimate, (N - 1)(C - 1) / 2n nats (Miller, 1955)."""
+    labels = torch.arange(400) % 4
+    counts = torch.nn.functional.one_hot(labels, 5)[:, :4]
+    chance = shuffled_information(counts, labels)
+    assert chance.mean == pytest.approx(9 / 800, rel=0.15)
+    assert chance.mean < chance.high < 3 * chance.mean
+    assert mutual_information(joint_distribution(counts, labels)) > 100 * chance.mean
+    assert shuffled_information(counts, labels) == chance
+    assert shuffled_information(counts, labels, seed=1) != chance

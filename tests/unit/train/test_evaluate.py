@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dsts_ray.errors import ClusterError, DataError
+from dsts_ray.models.dsts.gates import Gates
+from dsts_ray.models.dsts.module import DSTSLayer
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.train.evaluate import (
     NOT_SEEN,
@@ -17,6 +19,7 @@ from dsts_ray.train.evaluate import (
     ViewPredictor,
     average_views,
     collect,
+    gate_metrics,
     predict_split,
     score,
 )
@@ -179,3 +182,21 @@ def test_diving48_names_bring_attribute_accuracies() -> None:
     names = [f"Back+{i}som+NoTwis+{end}" for i in (15, 25) for end in ("PIKE", "TUCK")]
     metrics = score(predict_split(predictor(tiny()), BLOCKS, 5), classes=names, num_neurons=3)
     assert metrics["val/takeoff_accuracy"] == pytest.approx(3 / 5)
+
+
+def test_gates_are_measured_by_layer_and_neuron() -> None:
+    model = tiny_model(tiny_config())
+    assert model.classifier.dsts is not None
+    layer = model.classifier.dsts.layers[1]
+    assert isinstance(layer, DSTSLayer)
+    assert isinstance(layer.gates, Gates)
+    layer.gates.gates.data[2] = -1.0
+    layer.gates.gates.data[2, :4] = 1.0  # these channels are the temporal operator's
+    channels = layer.gates.gates.shape[1]
+    metrics = gate_metrics(model)
+    assert len(metrics) == 6
+    assert metrics["gates/layer1/neuron2_spatial_ratio"] == pytest.approx(1 - 4 / channels)
+    assert not gate_metrics(tiny_model(tiny_config("dsts.specialization=conv3d")))
+    assert not gate_metrics(tiny_model(tiny_config("dsts.enabled=false")))
+    fixed = gate_metrics(tiny_model(tiny_config("dsts.specialization=fixed")))
+    assert set(fixed.values()) == {0.5}
