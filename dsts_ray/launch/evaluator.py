@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.data
@@ -37,6 +37,30 @@ from dsts_ray.train.predictions import SavedPredictions
 CHANGEABLE = ("evaluation.", "data.", "scaling.cpus_per_worker")
 """Beginnings of the keys that an evaluation may change in a trained model's configuration."""
 _DATA_SET = ("manifest", "demo")
+
+
+class EvaluationTask(NamedTuple):
+    """A model and the videos to evaluate it on.
+
+    Attributes:
+        name: Of the model, with its version.
+        resolved: Where the model came from.
+        config: The model's, with what the evaluation changes.
+        model: The recognizer.
+        manifest: With the videos.
+        split: Of the manifest.
+        videos: Of the split, with labels.
+        num_workers: Actors with a copy of the model.
+    """
+
+    name: str
+    resolved: ResolvedModel
+    config: Config
+    model: Recognizer
+    manifest: Path
+    split: str
+    videos: Manifest
+    num_workers: int
 
 
 class ForwardPass:
@@ -97,6 +121,28 @@ def evaluate(
         ConfigError: A bad override, or the manifest's classes are not the model's.
         ClusterError: The cluster is too small.
     """
+    return run_evaluation(
+        evaluation_task(
+            model,
+            uri=uri,
+            data=data,
+            split=split,
+            num_workers=num_workers,
+            overrides=overrides,
+        )
+    )
+
+
+def evaluation_task(
+    model: str,
+    *,
+    uri: str | None,
+    data: Path | None,
+    split: str | None,
+    num_workers: int,
+    overrides: Sequence[str],
+) -> EvaluationTask:
+    """Fetch a model and find the videos to evaluate it on; arguments and errors of ``evaluate``."""
     if num_workers < 1:
         raise ConfigError(f"--num-workers is {num_workers}: must be 1 or more")
     resolved = fetch_model(model, uri)
@@ -113,23 +159,39 @@ def evaluate(
             "manifest of the same classes"
         )
     split = split or config.data.val_split
-    videos = labelled_split(manifest, split)
+    version = f" (version {resolved.version})" if resolved.version else ""
+    return EvaluationTask(
+        name=model + version,
+        resolved=resolved,
+        config=config,
+        model=recognizer,
+        manifest=path,
+        split=split,
+        videos=labelled_split(manifest, split),
+        num_workers=num_workers,
+    )
+
+
+def run_evaluation(task: EvaluationTask) -> SavedPredictions:
+    """Predict the videos of a task; errors of ``evaluate``."""
+    config, num_videos = task.config, len(task.videos)
     with connected():
-        check_evaluation_resources(config, num_workers)
+        check_evaluation_resources(config, task.num_workers)
         # A process of its own keeps Ray Data's log lines; it ends with the task, its actors too.
-        task = ray.remote(num_cpus=0, max_calls=1)(_predicted_blocks)
-        worker = {"config": config, "model": ray.put(recognizer)}
+        predict = ray.remote(num_cpus=0, max_calls=1)(_predicted_blocks)
+        worker = {"config": config, "model": ray.put(task.model)}
         try:
-            blocks = ray.get(task.remote(worker, str(path), split, len(videos), num_workers))
+            blocks = ray.get(
+                predict.remote(worker, str(task.manifest), task.split, num_videos, task.num_workers)
+            )
         except RayTaskError as error:
             raise own_error(error) or error from error
-    version = f" (version {resolved.version})" if resolved.version else ""
     return SavedPredictions(
-        setup=build_setup(config, model=model + version, split=split, num_videos=len(videos)),
-        classes=classes,
+        setup=build_setup(config, model=task.name, split=task.split, num_videos=num_videos),
+        classes=task.videos.classes,
         num_neurons=config.dsts.num_neurons,
-        video_ids=tuple(videos.table["video_id"].to_pylist()),
-        predictions=collect(blocks, len(videos)),
+        video_ids=tuple(task.videos.table["video_id"].to_pylist()),
+        predictions=collect(blocks, num_videos),
     )
 
 
