@@ -52,6 +52,17 @@ def find_latest(*, uri: str, experiment: str | None, tag: str, value: str) -> Tr
     return _tracked(runs[0]) if runs else None
 
 
+def get_run(*, uri: str, run_id: str) -> TrackedRun:
+    """Return a run.
+
+    Raises:
+        TrackingError: the store cannot be reached, or has no such run.
+    """
+    client = connect(uri)
+    with translated_errors(uri, f"give run {run_id}"):
+        return _tracked(client.get_run(run_id))
+
+
 def metric_history(*, uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
     """Return a metric's (step, value) by step, of each step the last.
 

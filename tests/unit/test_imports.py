@@ -41,6 +41,7 @@ def test_processes_that_only_pass_work_on_are_spared_torch(module: str) -> None:
         ("tune.py", ["table5", "--dry-run"], "runs shared with ablations"),
         ("report.py", ["--help"], "SWEEP"),
         ("promote.py", ["--help"], "--rollback"),
+        ("explain.py", ["--help"], "--baseline"),
     ],
 )
 def test_jobs_answer_without_heavy_libraries(job: str, arguments: list[str], text: str) -> None:

@@ -1,0 +1,1 @@
+"""What the neurons of a model learned, as figures, tables and clips."""

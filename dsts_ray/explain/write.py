@@ -1,0 +1,54 @@
+"""The files of an explanation, all of them or none."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from dsts_ray.errors import ConfigError
+from dsts_ray.explain.drawing import Explanation
+from dsts_ray.explain.page import to_page
+from dsts_ray.explain.pictures import draw_png
+
+PAGE, VALUES = "explanation.html", "explanation.json"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to replace a folder that is no explanation.
+
+    Raises:
+        ConfigError: There are other files, or it is no folder.
+    """
+    if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
+        raise ConfigError(f"{folder} exists and is no explanation; choose another folder by --out")
+
+
+def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder: Path) -> Path:
+    """Write page, values and figures into a folder, in the place of an earlier explanation.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: The folder holds something else.
+    """
+    check_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".explanation") as temporary:
+        written = Path(temporary) / "written"
+        written.mkdir()
+        values = json.dumps(asdict(explanation), indent=2, allow_nan=False)
+        (written / VALUES).write_text(values, encoding="utf-8")
+        (written / PAGE).write_text(to_page(explanation, strips), encoding="utf-8")
+        for figure in explanation.figures:
+            (written / f"{figure.name}.png").write_bytes(draw_png(figure))
+        if folder.exists():
+            shutil.rmtree(folder)
+        written.rename(folder)
+    return folder / PAGE
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / PAGE).is_file() or not any(folder.iterdir())
