@@ -27,3 +27,7 @@ class OutOfMemoryError(DSTSRayError):
 
 class TrackingError(DSTSRayError):
     """The MLflow server or its registry cannot be reached or refuses what was asked for."""
+
+
+class ExportError(DSTSRayError):
+    """An exported file does not compute what its model does, or its format lacks a package."""

@@ -33,9 +33,10 @@ def undeclared(folders: tuple[str, ...], declared: set[str]) -> Iterator[str]:
 
 
 def test_imported_packages_are_declared() -> None:
-    declared = {canonical(entry) for entry in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    declared = {canonical(entry) for entry in (*PROJECT["dependencies"], *extras["onnx"])}
     assert set(undeclared(("dsts_ray", "jobs"), declared)) == set()
-    for_tests = {canonical(entry) for entry in PROJECT["optional-dependencies"]["test"]}
+    for_tests = {canonical(entry) for entry in extras["test"]}
     assert set(undeclared(("tests",), declared | for_tests)) == set()
 
 

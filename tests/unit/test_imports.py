@@ -42,6 +42,7 @@ def test_processes_that_only_pass_work_on_are_spared_torch(module: str) -> None:
         ("report.py", ["--help"], "SWEEP"),
         ("promote.py", ["--help"], "--rollback"),
         ("explain.py", ["--help"], "--baseline"),
+        ("export.py", ["--help"], "{torch,onnx}"),
     ],
 )
 def test_jobs_answer_without_heavy_libraries(job: str, arguments: list[str], text: str) -> None:

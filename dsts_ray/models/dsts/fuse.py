@@ -63,7 +63,7 @@ class Fuse(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "batch neurons width time height width_px"],
-        neurons: slice = slice(None),
+        neurons: slice | Tensor = slice(None),
     ) -> Float[Tensor, "batch channels time height width_px"]:
         """Fuse weighted outputs Z and add them up over neurons.
 

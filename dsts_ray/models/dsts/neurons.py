@@ -13,7 +13,9 @@ output for a sample is sum_n w_n Z'_n with the one-hot weights of its selection,
       the same, with respect to all others it is 0: the selection learns from the output it made.
 
 In both, the operators' first-order gradient reaches the activated neuron alone. At test time only
-chosen neurons are computed, unless ``test_dispatch`` says otherwise.
+chosen neurons are computed, unless ``test_dispatch`` says otherwise. ``gathered`` computes the
+neuron of a batch of one sample and takes its kernels by index, so that which neuron that is stays a
+value of the computation: what ``sparse`` decides in Python, a traced graph cannot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,13 +34,14 @@ from dsts_ray.models.dsts.operators import FactorizedOperators, KernelSet, Volum
 from dsts_ray.models.dsts.synapse import Selection
 
 Dispatch = Literal["dense", "sparse"]
+TestDispatch = Literal["dense", "sparse", "gathered"]
 
 
 class _Part(NamedTuple):
     """Samples that some neurons process with the same kernels."""
 
     rows: Tensor
-    neurons: slice
+    neurons: slice | Tensor
     kernels: tuple[Tensor, ...]
 
 
@@ -47,8 +50,8 @@ class SpecializedNeurons(nn.Module):
 
     Attributes:
         dispatch: Neurons computed in training.
-        test_dispatch: Neurons computed at test time; ``dense`` is for comparison and for formats
-            that cannot route.
+        test_dispatch: Neurons computed at test time; ``dense`` is for comparison, ``gathered`` for
+            exported graphs of one sample.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class SpecializedNeurons(nn.Module):
         self.fuse = fuse
         self.groups = operators.groups
         self.dispatch: Dispatch = dispatch
-        self.test_dispatch: Dispatch = "sparse"
+        self.test_dispatch: TestDispatch = "sparse"
 
     def forward(
         self,
@@ -102,6 +105,8 @@ class SpecializedNeurons(nn.Module):
             rows = everything if takes is None else everything[takes]
             if (selection is None or self._computes_all) and len(rows):
                 yield _Part(rows, slice(None), kernels)
+            elif selection is not None and self._gathers:
+                yield _Part(rows, selection.chosen, tuple(own[selection.chosen] for own in kernels))
             elif selection is not None and not self._computes_all:
                 chosen = selection.chosen[rows]
                 by_neuron = list(zip(*(own.split(1) for own in kernels), strict=True))
@@ -112,6 +117,10 @@ class SpecializedNeurons(nn.Module):
     @property
     def _computes_all(self) -> bool:
         return (self.dispatch if self.training else self.test_dispatch) == "dense"
+
+    @property
+    def _gathers(self) -> bool:
+        return not self.training and self.test_dispatch == "gathered"
 
     def _activate(
         self, inputs: Sequence[Tensor], parts: Sequence[_Part], selection: Selection | None
