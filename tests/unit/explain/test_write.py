@@ -15,7 +15,7 @@ from tests.support.explanation import HISTORY, HOSTILE, PREDICTED, SPATIAL_RATIO
 
 @pytest.fixture(scope="module")
 def explanation() -> Explanation:
-    hostile = (HOSTILE, "b", "$x_{")
+    hostile = (HOSTILE, "b", "$x_{$")
     return explain_predictions(
         predictions(PREDICTED, classes=hostile), spatial_ratios=SPATIAL_RATIOS, history=HISTORY
     )

@@ -191,11 +191,11 @@ def test_gates_are_measured_by_layer_and_neuron() -> None:
     assert isinstance(layer, DSTSLayer)
     assert isinstance(layer.gates, Gates)
     layer.gates.gates.data[2] = -1.0
-    layer.gates.gates.data[2, :4] = 1.0  # these channels are the temporal operator's
+    layer.gates.gates.data[2, 0] = 1.0  # this channel is the temporal operator's
     channels = layer.gates.gates.shape[1]
     metrics = gate_metrics(model)
     assert len(metrics) == 6
-    assert metrics["gates/layer1/neuron2_spatial_ratio"] == pytest.approx(1 - 4 / channels)
+    assert metrics["gates/layer1/neuron2_spatial_ratio"] == pytest.approx(1 - 1 / channels)
     assert not gate_metrics(tiny_model(tiny_config("dsts.specialization=conv3d")))
     assert not gate_metrics(tiny_model(tiny_config("dsts.enabled=false")))
     fixed = gate_metrics(tiny_model(tiny_config("dsts.specialization=fixed")))
