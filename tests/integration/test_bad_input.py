@@ -168,7 +168,7 @@ def test_unknown_preset_key_or_value(
         (["scaling.cpus_per_worker=1"], ["asks for 33.2 CPUs", "scaling.num_workers"]),
         (
             ["scaling.cpus_per_worker=0.01", "scaling.use_gpu=true"],
-            ["scaling.num_workers=32", "GPUs", "scaling.use_gpu=false"],
+            ["32 workers x 0.01 and a GPU", "scaling.num_workers", "scaling.use_gpu=false"],
         ),
     ],
 )
