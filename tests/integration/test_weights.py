@@ -18,6 +18,7 @@ SETTINGS = (
     *TINY,
     "dsts.insertion=res4",
     "model.backbone.tpn.geometry=stock",
+    "udl.held_out_ratio=1",  # of a single clip, this neck's one value a channel has no statistics
     "model.backbone.tpn.depths=[3,4,6,3]",
     "train.max_steps=1",
     "tracking.model_name=",
