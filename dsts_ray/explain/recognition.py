@@ -87,7 +87,8 @@ def pair_table(
     baseline: Int[Tensor, " videos"] | None,
 ) -> Table:
     """Pairs of classes that are confused, the most frequent first."""
-    errors = _errors(predicted, labels)
+    num_classes = len(classes)
+    errors = _errors(predicted, labels, num_classes)
     columns = ["true class", "taken for", "videos"]
     note = "Videos of one class that the model takes for another."
     counts = [errors]
@@ -97,9 +98,9 @@ def pair_table(
             " Repaired: the baseline confuses them, the model recognizes them. Broken: the "
             "baseline recognizes them, the model confuses them."
         )
-        repaired = _errors(torch.where(predicted == labels, baseline, REFUSED), labels)
-        broken = _errors(torch.where(baseline == labels, predicted, REFUSED), labels)
-        counts += [_errors(baseline, labels), repaired, broken]
+        repaired = _errors(torch.where(predicted == labels, baseline, REFUSED), labels, num_classes)
+        broken = _errors(torch.where(baseline == labels, predicted, REFUSED), labels, num_classes)
+        counts += [_errors(baseline, labels, num_classes), repaired, broken]
     pairs = sorted({pair for count in counts for pair in count})
     rows = [
         [classes[true], classes[taken], *(count.get((true, taken), 0) for count in counts)]
@@ -115,10 +116,7 @@ def pair_table(
     )
 
 
-def _errors(predicted: Tensor, labels: Tensor) -> dict[tuple[int, int], int]:
+def _errors(predicted: Tensor, labels: Tensor, num_classes: int) -> dict[tuple[int, int], int]:
     """Videos by (true class, class they are taken for)."""
-    wrong = (predicted != labels) & (predicted != REFUSED)
-    counts: dict[tuple[int, int], int] = {}
-    for pair in zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True):
-        counts[pair] = counts.get(pair, 0) + 1
-    return counts
+    counts = confusion_matrix(predicted, labels, num_classes).fill_diagonal_(0)
+    return {(true, taken): int(counts[true, taken]) for true, taken in counts.nonzero().tolist()}

@@ -18,6 +18,7 @@ from dsts_ray.metrics.specialization import (
     joint_distribution,
     mutual_information,
     shuffled_information,
+    utilization,
 )
 from dsts_ray.train.evaluate import NOT_SEEN, Predictions
 
@@ -57,13 +58,11 @@ def information_table(counts: Tensor, labels: Int[Tensor, " videos"]) -> Table:
     rows = []
     for layer in range(counts.shape[1]):
         joint = joint_distribution(counts[:, layer], labels)
-        even = float(torch.tensor(float(counts.shape[2])).log())
-        by_neuron = entropy(joint.sum(1))
         chance = shuffled_information(counts[:, layer], labels)
         rows.append(
             [
                 f"layer {layer}",
-                by_neuron / even if even > 0 else 1.0,
+                utilization(joint),
                 mutual_information(joint),
                 chance.mean,
                 chance.high,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 NUM_SHUFFLES = 100
 SEED = 0
@@ -28,18 +29,17 @@ def specialization_metrics(
         nats.
     """
     metrics = {}
-    num_classes = int(labels.max()) + 1
     for layer in range(chosen.shape[1]):
-        joint = torch.bincount(
-            chosen[:, layer] * num_classes + labels, minlength=num_neurons * num_classes
-        )
-        joint = joint.view(num_neurons, num_classes).double() / len(labels)
-        by_neuron = entropy(joint.sum(1))
-        metrics[f"layer{layer}/utilization"] = (
-            by_neuron / math.log(num_neurons) if num_neurons > 1 else 1.0
-        )
+        joint = joint_distribution(F.one_hot(chosen[:, layer], num_neurons), labels)
+        metrics[f"layer{layer}/utilization"] = utilization(joint)
         metrics[f"layer{layer}/mutual_information"] = mutual_information(joint)
     return metrics
+
+
+def utilization(joint: Float[Tensor, "neurons classes"]) -> float:
+    """Entropy of the neurons over log N, of a joint distribution; 1 for a single neuron."""
+    num_neurons = len(joint)
+    return entropy(joint.sum(1)) / math.log(num_neurons) if num_neurons > 1 else 1.0
 
 
 def mutual_information(joint: Float[Tensor, "neurons classes"]) -> float:

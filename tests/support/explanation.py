@@ -1,9 +1,12 @@
 """Predictions of six videos by hand, with names that would be markup in a page."""
 
+from dataclasses import replace
+
 import torch
 
 from dsts_ray.train.evaluate import Predictions
-from dsts_ray.train.predictions import EvaluationSetup, SavedPredictions
+from dsts_ray.train.predictions import SavedPredictions
+from tests.support.predictions import SETUP
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&amp;"
 CLASSES = ("Back+15som+05Twis+FREE", "Back+15som+NoTwis+PIKE", "Forward+Dive+NoTwis+STR")
@@ -51,18 +54,8 @@ def predictions(
         chosen=torch.tensor(CHOSEN)[list(order)],
         refused={order.index(5): f"{HOSTILE}: is empty"},
     )
-    setup = EvaluationSetup(
-        model=model,
-        split="test",
-        num_videos=6,
-        protocol="2x1",
-        average="softmax",
-        frames="8 by segments",
-        size="224 of 256",
-        refused="wrong",
-    )
     return SavedPredictions(
-        setup=setup,
+        setup=replace(SETUP, model=model, num_videos=6),
         classes=classes,
         num_neurons=3,
         video_ids=tuple(f"video{row}" for row in order),
