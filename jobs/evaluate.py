@@ -54,11 +54,11 @@ def main() -> int:
         from rich.console import Console  # the imports below take seconds that --help does not need
 
         from dsts_ray.launch.evaluation_report import print_report, report_on, write_report
-        from dsts_ray.launch.evaluator import evaluate
+        from dsts_ray.launch.evaluator import evaluation_task, run_evaluation
         from dsts_ray.train.predictions import fuse, read_predictions, write_predictions
 
         if arguments.model:
-            saved = evaluate(
+            task = evaluation_task(
                 arguments.model,
                 uri=arguments.tracking_uri,
                 data=arguments.data,
@@ -66,6 +66,7 @@ def main() -> int:
                 num_workers=arguments.num_workers,
                 overrides=arguments.overrides,
             )
+            saved = run_evaluation(task)
         elif arguments.score:
             saved = read_predictions(arguments.score)
         else:

@@ -11,7 +11,7 @@ import sys
 
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import DSTSRayError
-from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.home import given_or_default_uri
 
 
 def parse() -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Parse, compare, promote, print."""
     arguments = parse()
-    uri = arguments.tracking_uri or tracking_uri(Config(), storage_folder(Config()))
+    uri = given_or_default_uri(arguments.tracking_uri)
     name = arguments.model
     try:
         from rich.console import Console  # seconds that --help does not need

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import DSTSRayError
-from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.home import given_or_default_uri, storage_folder
 
 
 def main() -> int:
@@ -24,14 +24,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder (default: reports/SWEEP beside the runs)")
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
     arguments = parser.parse_args()
-    storage = storage_folder(Config())
-    out = arguments.out or storage / "reports" / Path(arguments.sweep).stem
+    out = arguments.out or storage_folder(Config()) / "reports" / Path(arguments.sweep).stem
     try:
         from dsts_ray.report.results import read_sweep  # seconds that --help does not need
         from dsts_ray.report.tables import build_table, to_markdown
         from dsts_ray.report.write import HTML, write_sweep_report
 
-        uri = arguments.tracking_uri or tracking_uri(Config(), storage)
+        uri = given_or_default_uri(arguments.tracking_uri)
         table = build_table(read_sweep(arguments.sweep, uri))
         write_sweep_report(table, out)
         print(to_markdown(table, {}))

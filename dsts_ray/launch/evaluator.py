@@ -27,7 +27,7 @@ from dsts_ray.errors import ConfigError
 from dsts_ray.launch.cluster import check_evaluation_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.failure import own_error
-from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.home import given_or_default_uri, storage_folder
 from dsts_ray.launch.register import MANIFEST_TAG
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
@@ -87,50 +87,8 @@ def fetch_model(model: str, uri: str | None) -> ResolvedModel:
     Raises:
         TrackingError: There is no such model.
     """
-    storage = storage_folder(Config())
-    return resolve_model(
-        uri=uri or tracking_uri(Config(), storage), model=model, cache_dir=storage / "models"
-    )
-
-
-def evaluate(
-    model: str,
-    *,
-    uri: str | None,
-    data: Path | None,
-    split: str | None,
-    num_workers: int,
-    overrides: Sequence[str],
-) -> SavedPredictions:
-    """Predict a model's own validation split, or ``split`` of the manifest ``data``.
-
-    The predictions are the same, to the last bit, for any number of workers of one kind.
-
-    Args:
-        model: As in ``fetch_model``.
-        uri: Tracking server.
-        data: Manifest; None is the one the model was trained on.
-        split: Of the manifest; None is the model's validation split.
-        num_workers: Actors with a copy of the model, a GPU each where the cluster has any.
-        overrides: ``key=value`` over the model's configuration, those that begin as ``CHANGEABLE``.
-
-    Raises:
-        TrackingError: There is no such model.
-        DataError: The manifest is missing or has no such split, or a video cannot be decoded and
-            ``evaluation.refused`` is ``stop``.
-        ConfigError: A bad override, or the manifest's classes are not the model's.
-        ClusterError: The cluster is too small.
-    """
-    return run_evaluation(
-        evaluation_task(
-            model,
-            uri=uri,
-            data=data,
-            split=split,
-            num_workers=num_workers,
-            overrides=overrides,
-        )
-    )
+    cache = storage_folder(Config()) / "models"
+    return resolve_model(uri=given_or_default_uri(uri), model=model, cache_dir=cache)
 
 
 def evaluation_task(
@@ -142,7 +100,21 @@ def evaluation_task(
     num_workers: int,
     overrides: Sequence[str],
 ) -> EvaluationTask:
-    """Fetch a model and find the videos to evaluate it on; arguments and errors of ``evaluate``."""
+    """Fetch a model and find its own validation videos, or ``split`` of the manifest ``data``.
+
+    Args:
+        model: As in ``fetch_model``.
+        uri: Tracking server.
+        data: Manifest; None is the one the model was trained on.
+        split: Of the manifest; None is the model's validation split.
+        num_workers: Actors with a copy of the model, a GPU each where the cluster has any.
+        overrides: ``key=value`` over the model's configuration, those that begin as ``CHANGEABLE``.
+
+    Raises:
+        TrackingError: There is no such model.
+        DataError: The manifest is missing or has no such split.
+        ConfigError: A bad override, or the manifest's classes are not the model's.
+    """
     if num_workers < 1:
         raise ConfigError(f"--num-workers is {num_workers}: must be 1 or more")
     resolved = fetch_model(model, uri)
@@ -173,7 +145,14 @@ def evaluation_task(
 
 
 def run_evaluation(task: EvaluationTask) -> SavedPredictions:
-    """Predict the videos of a task; errors of ``evaluate``."""
+    """Predict the videos of a task.
+
+    The predictions are the same, to the last bit, for any number of workers of one kind.
+
+    Raises:
+        DataError: A video cannot be decoded and ``evaluation.refused`` is ``stop``.
+        ClusterError: The cluster is too small.
+    """
     config, num_videos = task.config, len(task.videos)
     with connected():
         check_evaluation_resources(config, task.num_workers)

@@ -19,7 +19,7 @@ from dsts_ray.explain.write import check_folder, write_explanation
 from dsts_ray.launch.cluster import connected
 from dsts_ray.launch.evaluator import EvaluationTask, evaluation_task, run_evaluation
 from dsts_ray.launch.failure import own_error
-from dsts_ray.launch.home import storage_folder, tracking_uri
+from dsts_ray.launch.home import given_or_default_uri, storage_folder
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.search import get_run, metric_history
 
@@ -69,7 +69,7 @@ def explain(
     other = None
     if baseline:
         other = evaluation_task(baseline, data=task.manifest, split=task.split, **common)
-    store = uri or tracking_uri(Config(), storage_folder(Config()))
+    store = given_or_default_uri(uri)
     run_id = task.resolved.run_id
     history = _history(store, run_id) if run_id else {}
     dsts = task.model.classifier.dsts

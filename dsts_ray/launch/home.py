@@ -25,3 +25,8 @@ def storage_folder(config: Config) -> Path:
 def tracking_uri(config: Config, storage: Path) -> str:
     """``tracking.uri``, or an SQLite store in the storage folder."""
     return config.tracking.uri or f"sqlite:///{storage / 'mlflow.db'}"
+
+
+def given_or_default_uri(uri: str | None) -> str:
+    """``uri``, or the SQLite store of the default storage folder."""
+    return uri or tracking_uri(Config(), storage_folder(Config()))
