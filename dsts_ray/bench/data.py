@@ -26,7 +26,6 @@ from dsts_ray.bench.rows import Row
 from dsts_ray.bench.videos import KINDS, Files, Kind, Video, find_files
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.geometry import multi_scale_crop
-from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import batches, execution_options, training_stream
 from dsts_ray.data.sampling import random_frames
@@ -64,10 +63,10 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
     num_batches = max(4 * _MARGIN, round(kind.num_batches * setting.scale))
 
     def ours() -> float:
-        return _rate(_stream(files.manifest, num_batches))
+        return _rate(_stream(files.manifest, len(files.videos), num_batches))
 
     def packed() -> float:
-        return _rate(_stream(files.packed, num_batches))
+        return _rate(_stream(files.packed, len(files.videos), num_batches))
 
     return [
         _compared(
@@ -99,8 +98,7 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
     ]
 
 
-def _stream(manifest: Path, num_batches: int) -> Iterator[Tensor]:
-    num_clips = len(Manifest.read(manifest).split("train"))
+def _stream(manifest: Path, num_clips: int, num_batches: int) -> Iterator[Tensor]:
     dataset = training_stream(
         manifest=str(manifest),
         split="train",
@@ -184,10 +182,10 @@ def _rate(clips: Iterable[Tensor]) -> float:
 
 def _waiting(kind: Kind, files: Files, num_batches: int) -> Row:
     """Share of a step's time spent waiting, where a step takes 1.5 times as long as decoding."""
-    rate = _rate(_stream(files.manifest, num_batches))
+    rate = _rate(_stream(files.manifest, len(files.videos), num_batches))
     step_s = 1.5 * _BATCH_SIZE / rate
     waits: list[float] = []
-    stream = iter(_stream(files.manifest, num_batches))
+    stream = iter(_stream(files.manifest, len(files.videos), num_batches))
     while True:
         started = time.perf_counter()
         if next(stream, None) is None:

@@ -83,11 +83,11 @@ def _probe_all(
     if num_processes == 1:
         yield from map(_probe_or_reason, paths)
         return
+    probe_one = partial(_probe_within, timeout_s=timeout_s)
     pool = _processes(num_processes)
     try:
         for first in range(0, len(paths), _ROUND):
             batch = paths[first : first + _ROUND]
-            probe_one = partial(_probe_within, timeout_s=timeout_s)
             try:
                 yield from list(pool.map(probe_one, batch, chunksize=_CHUNK_SIZE))
             except BrokenProcessPool:

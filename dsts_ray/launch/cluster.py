@@ -108,7 +108,7 @@ def check_resources(config: Config, console: Console) -> None:
             change.
     """
     scaling, data, request = config.scaling, config.data, training_request(config)
-    if not fits(request, _nodes()) and scaling.wait_for_nodes_s:
+    if scaling.wait_for_nodes_s and not fits(request, _nodes()):
         _wait_for_nodes(request, scaling.wait_for_nodes_s, console)
     asks = (
         f"the run asks for {request.cpus:g} CPUs: {scaling.num_workers} workers x "
