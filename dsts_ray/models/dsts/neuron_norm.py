@@ -110,7 +110,7 @@ class _Moments(torch.autograd.Function):
         of_mean, of_variance = gradients
         factor = 2 / size * of_variance
         summand = of_mean / size - factor * mean
-        return torch.addcmul(_per_position(summand), values, _per_position(factor))
+        return (values * _per_position(factor)).add_(_per_position(summand))
 
 
 def _per_position(values: Tensor) -> Tensor:

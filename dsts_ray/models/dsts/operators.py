@@ -22,16 +22,34 @@ from torch import Tensor, nn
 from dsts_ray.models.dsts.gates import GateSample
 
 
+Kernels = tuple[Tensor, ...]
+"""One tensor per operator, (neurons, outputs, inputs per group, time, height, width)."""
+
+
 class KernelSet(NamedTuple):
     """Kernels of all neurons, and who uses them.
 
     Attributes:
-        kernels: One tensor per operator, (neurons, outputs, inputs per group, time, height, width).
+        kernels: Of all operators.
+        gates: What each operator's input channels are scaled by, (neurons, channels), or None.
         takes: Which samples use these kernels; None for all.
     """
 
-    kernels: tuple[Tensor, ...]
+    kernels: Kernels
+    gates: tuple[Tensor, ...] | None
     takes: Bool[Tensor, " batch"] | None
+
+    def whole(self) -> Kernels:
+        """Masked kernels of all neurons."""
+        return _masked(self.kernels, self.gates)
+
+    def each(self) -> list["KernelSet"]:
+        """The same apart for every neuron; only what is asked of these is masked."""
+        kernels = zip(*(own.split(1) for own in self.kernels), strict=True)
+        if self.gates is None:
+            return [KernelSet(own, None, self.takes) for own in kernels]
+        gates = zip(*(own.split(1) for own in self.gates), strict=True)
+        return [KernelSet(*own, self.takes) for own in zip(kernels, gates, strict=True)]
 
 
 class FactorizedOperators(nn.Module):
@@ -52,15 +70,13 @@ class FactorizedOperators(nn.Module):
         self.temporal = _kernels(num_neurons, width, channels // groups, (3, 1, 1))
 
     def forward(self, gates: GateSample | None) -> tuple[KernelSet, ...]:
-        """Mask the kernels: one set for the samples of b, another for those of r (Eq. 4-5)."""
+        """One set of kernels for the samples of b, another for those of r (Eq. 4-5)."""
         assert gates is not None
-        binary = KernelSet(self._masked(gates.binary), gates.takes_binary)
+        kernels = (self.spatial, self.temporal)
+        binary = KernelSet(kernels, (1.0 - gates.binary, gates.binary), gates.takes_binary)
         if gates.real is None or gates.takes_binary is None:
             return (binary,)
-        return (binary, KernelSet(self._masked(gates.real), ~gates.takes_binary))
-
-    def _masked(self, gates: Tensor) -> tuple[Tensor, Tensor]:
-        return masked(self.spatial, 1.0 - gates), masked(self.temporal, gates)
+        return (binary, KernelSet(kernels, (1.0 - gates.real, gates.real), ~gates.takes_binary))
 
 
 class VolumeOperator(nn.Module):
@@ -75,7 +91,7 @@ class VolumeOperator(nn.Module):
     def forward(self, gates: GateSample | None) -> tuple[KernelSet, ...]:
         """Return the one set for all samples."""
         del gates
-        return (KernelSet((self.volume,), None),)
+        return (KernelSet((self.volume,), None, None),)
 
 
 def masked(
@@ -87,6 +103,12 @@ def masked(
     by_group = rearrange(gates, "n (g i) -> n g 1 i 1 1 1", i=per_group)
     grouped = rearrange(kernels, "n (g o) i t h w -> n g o i t h w", g=by_group.shape[1])
     return (grouped * by_group).flatten(1, 2)
+
+
+def _masked(kernels: Kernels, gates: tuple[Tensor, ...] | None) -> Kernels:
+    if gates is None:
+        return kernels
+    return tuple(masked(*pair) for pair in zip(kernels, gates, strict=True))
 
 
 def _kernels(num_neurons: int, outputs: int, inputs: int, size: tuple[int, ...]) -> nn.Parameter:
