@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dsts_ray.data.decode import decode_clip, name_of
+from dsts_ray.data.decode import Display, decode_clip, name_of
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 from dsts_ray.data.source import video_name, video_source
 from dsts_ray.errors import DataError
@@ -147,6 +147,9 @@ def _decode(
     row: dict[str, Any], choose: Callable[[int], np.ndarray], short_side: int
 ) -> np.ndarray:
     source = video_source(row)
+    display = None
+    if "rotation" in row:  # of a manifest
+        display = Display(row["width"], row["height"], row["rotation"])
     try:
         return decode_clip(
             source,
@@ -154,7 +157,7 @@ def _decode(
             short_side=short_side,
             first_frame=row["start_frame"],
             end_frame=row["end_frame"],
-            rotation=row.get("rotation"),
+            display=display,
         )
     except DataError as error:
         message = str(error).replace(name_of(source), video_name(row))

@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ MIN_FRAMES = 2
 MIN_DELIVERED_RATIO = 0.9
 
 _MAX_ASPECT = 32
+_AVI = b"RIFF"
 _MAX_STATED_FRAMES = 2**28  # decord makes room for all of them, and aborts where it cannot
 
 # Any frame that decord would replace by a copy of its neighbour is an error.
@@ -61,12 +62,18 @@ class VideoInfo(NamedTuple):
     rotation: int
 
 
-class _Display(NamedTuple):
+class Display(NamedTuple):
+    """How a video's frames are shown.
+
+    Attributes:
+        width: Pixels as displayed, after rotation.
+        height: Pixels as displayed, after rotation.
+        rotation: Clockwise degrees from stored to displayed: 0, 90, 180 or 270.
+    """
+
     width: int
     height: int
     rotation: int
-    container: str
-    stated_frames: int  # by the container's header, 0 where it states none
 
 
 def name_of(source: str | bytes) -> str:
@@ -93,7 +100,7 @@ def probe(source: str | bytes) -> VideoInfo:
             end_s = max(end_s, _end_s(packet, container))
             for frame in stream.decode(packet) if packet.stream is stream else ():
                 num_frames += 1
-                display = display or _display(frame, _rotation(frame), container)
+                display = display or _display(frame, _rotation(frame))
         if display is None or num_frames < MIN_FRAMES:
             raise DataError(
                 f"{name_of(source)}: holds {num_frames} frame(s), a video needs {MIN_FRAMES} "
@@ -116,7 +123,7 @@ def decode_clip(
     short_side: int | None,
     first_frame: int = 0,
     end_frame: int | None = None,
-    rotation: int | None = None,
+    display: Display | None = None,
 ) -> np.ndarray:
     """Decode the chosen frames of a video; large ones are made smaller while decoding.
 
@@ -131,8 +138,8 @@ def decode_clip(
         first_frame: First frame of the annotated part.
         end_frame: End of the annotated part, exclusive; beyond the video's end it is clipped. None
             is the video's end.
-        rotation: Clockwise degrees from stored to displayed, as ``probe`` found them. None reads
-            them off the first frame, at the cost of decoding it.
+        display: As ``probe`` found it. It spares opening a file that is not turned a second time,
+            and decoding the first frame of one that is. None reads it off the video.
 
     Returns:
         Frames, uint8 [T, H, W, 3], RGB.
@@ -151,9 +158,10 @@ def decode_clip(
             )
         return first_frame + sample(end - first_frame)
 
-    display = _read_display(source, rotation)
+    decord_reason = None
+    if display is None or display.rotation or not _is_plain(source):
+        display, decord_reason = _inspect(source, display)
     size = _resized(display.width, display.height, short_side)
-    decord_reason = _decord_weakness(display)
     if decord_reason is None:
         try:
             return _decode_with_decord(source, choose, size)
@@ -165,15 +173,14 @@ def decode_clip(
         raise DataError(f"{error} (PyAV); decord: {decord_reason}") from error
 
 
-def _decord_weakness(display: _Display) -> str | None:
-    """Name what decord would get wrong without a word."""
-    if display.container == "avi":
-        return "not tried: a truncated AVI file ends its process"
-    if display.stated_frames >= _MAX_STATED_FRAMES:
-        return f"not tried: its process ends over {display.stated_frames} stated frames"
-    if display.rotation and "mov" not in display.container:
-        return "not tried: it ignores the rotation of this container"
-    return None
+def _is_plain(source: str | bytes) -> bool:
+    """There is something, and it is no AVI file."""
+    if isinstance(source, bytes):
+        return len(source) > 0 and not source.startswith(_AVI)
+    with suppress(OSError), Path(source).open("rb") as file:
+        head = file.read(len(_AVI))
+        return len(head) > 0 and head != _AVI
+    return False
 
 
 def _decode_with_decord(
@@ -258,33 +265,41 @@ def _opened(source: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
         raise DataError(f"{name_of(source)}: does not decode: {_reason(error)}") from error
 
 
-def _read_display(source: str | bytes, rotation: int | None) -> _Display:
+def _inspect(source: str | bytes, known: Display | None) -> tuple[Display, str | None]:
+    """Find out how a video is shown, and what decord would get wrong without a word."""
     with _opened(source) as (container, stream):
-        if rotation is None:
+        if known is None:
             frame = next(container.decode(stream), None)
             if frame is None:
                 raise DataError(f"{name_of(source)}: no frame decodes")
-            display = _display(frame, _rotation(frame), container)
+            display = _display(frame, _rotation(frame))
         else:
-            display = _display(stream.codec_context, rotation, container)
+            display = _display(stream.codec_context, known.rotation)
         short, long = sorted((display.width, display.height))
         if not 0 < long <= _MAX_ASPECT * short:
             raise DataError(f"{name_of(source)}: frames of {display.width} x {display.height}")
-        return display
+        return display, _decord_weakness(container, display.rotation)
+
+
+def _decord_weakness(container: InputContainer, rotation: int) -> str | None:
+    if container.format.name == "avi":
+        return "not tried: a truncated AVI file ends its process"
+    if (stated := container.streams.video[0].frames) >= _MAX_STATED_FRAMES:
+        return f"not tried: its process ends over {stated} stated frames"
+    if rotation and "mov" not in container.format.name:
+        return "not tried: it ignores the rotation of this container"
+    return None
 
 
 def _rotation(frame: av.VideoFrame) -> int:
     return -90 * round(frame.rotation / 90) % 360
 
 
-def _display(
-    stored: av.VideoFrame | VideoCodecContext, rotation: int, container: InputContainer
-) -> _Display:
+def _display(stored: av.VideoFrame | VideoCodecContext, rotation: int) -> Display:
     width, height = stored.width, stored.height
     if rotation in (90, 270):
         width, height = height, width
-    stated = container.streams.video[0].frames
-    return _Display(width, height, rotation, container.format.name, stated)
+    return Display(width, height, rotation)
 
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:

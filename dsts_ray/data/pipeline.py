@@ -36,7 +36,10 @@ _BLOCK_BYTES = 16 * 2**20
 _MAX_BATCHES_PER_BLOCK = 8
 _REST_S = 0.02
 _NUMBER_BYTES = 8
-_COLUMNS = ["label", "path", "shard", "row", "start_frame", "end_frame", "rotation"]
+_COLUMNS = [
+    *("label", "path", "shard", "row", "start_frame", "end_frame"),
+    *("width", "height", "rotation"),
+]
 
 
 class BlockNumbers(Datasource):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dsts_ray.data.decode import decode_clip, probe
+from dsts_ray.data.decode import Display, decode_clip, probe
 from dsts_ray.data.demo.encode import write_h264, write_vp9
 from dsts_ray.data.sampling import middle_frames
 from dsts_ray.errors import DataError
@@ -84,7 +84,9 @@ def main(folder: Path, first: int, last: int) -> None:
         ways: dict[str, Callable[[], Any]] = {
             "probe": partial(probe, str(damaged)),
             "probe bytes": partial(probe, content),
-            "decode": partial(decode_clip, str(damaged), _middle, short_side=64, rotation=0),
+            "decode": partial(
+                decode_clip, str(damaged), _middle, short_side=64, display=Display(64, 48, 0)
+            ),
             "decode bytes": partial(decode_clip, content, _middle, short_side=64),
         }
         for name, way in ways.items():

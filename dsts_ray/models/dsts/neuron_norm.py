@@ -8,13 +8,13 @@ dispatch. A neuron to which no sample is routed uses its running statistics and 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 
 from dsts_ray.models.batch_norm import RunningStatistics
 
@@ -104,8 +104,8 @@ class _Moments(torch.autograd.Function):
         return mean, variance / deviations[0, 0, 0, 0].numel()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        values, mean = ctx.saved_tensors
+    def backward(ctx: BackwardCFunction, *gradients: Tensor) -> Tensor:
+        values, mean = cast(tuple[Tensor, Tensor], ctx.saved_tensors)
         size = values[0, 0, 0, 0].numel()
         of_mean, of_variance = gradients
         factor = 2 / size * of_variance

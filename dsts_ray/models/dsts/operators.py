@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from dsts_ray.models.dsts.gates import GateSample
 
-
 Kernels = tuple[Tensor, ...]
 """One tensor per operator, (neurons, outputs, inputs per group, time, height, width)."""
 

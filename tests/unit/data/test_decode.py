@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from dsts_ray.data.decode import (
+    Display,
     _decode_with_decord,
     _decode_with_pyav,
     _resized,
@@ -124,7 +126,7 @@ def test_rotation_is_applied(tmp_path: Path, suffix: str, rotation: int, clockwi
     expected = np.rot90(decode_clip(upright, all_frames, short_side=None), rotation // 90, (1, 2))
     frames = decode_clip(turned, all_frames, short_side=None)
     assert np.abs(frames.astype(int) - expected).mean() < 1
-    again = decode_clip(turned, all_frames, short_side=None, rotation=clockwise)
+    again = decode_clip(turned, all_frames, short_side=None, display=_known(turned))
     assert np.array_equal(again, frames)
 
 
@@ -283,3 +285,41 @@ def test_videos_from_elsewhere() -> None:
         assert frames.shape == (8, size[1], size[0], 3)
         assert np.abs(frames.astype(int) - pyav_frames).mean() < 1
     assert refused == [str(SHARED_VIDEOS / "corrupted.mp4")]
+
+
+def _known(path: str) -> Display:
+    info = probe(path)
+    return Display(info.width, info.height, info.rotation)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi", ".mkv"])
+@pytest.mark.parametrize("short_side", [None, 40])
+def test_a_known_display_changes_no_pixel(
+    tmp_path: Path, suffix: str, short_side: int | None
+) -> None:
+    path = str(write_video(tmp_path / f"video{suffix}", width=96, height=64))
+    expected = decode_clip(path, all_frames, short_side=short_side)
+    for source in (path, Path(path).read_bytes()):
+        frames = decode_clip(source, all_frames, short_side=short_side, display=_known(path))
+        assert np.array_equal(frames, expected)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no video at all"])
+def test_a_known_display_hides_no_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "video.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as expected:
+        decode_clip(str(path), all_frames, short_side=None)
+    with pytest.raises(DataError) as found:
+        decode_clip(str(path), all_frames, short_side=None, display=Display(64, 48, 0))
+    assert str(expected.value).split(" (PyAV)")[0] in str(found.value)
+
+
+def test_a_known_display_spares_the_second_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_video(tmp_path / "video.mp4"))
+    known = _known(path)
+    monkeypatch.setattr(av, "open", None)
+    assert len(decode_clip(path, all_frames, short_side=None, display=known)) > 1
