@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dsts_ray.data.batch import normalize
 from dsts_ray.errors import ConfigError, ExportError
+from dsts_ray.models.dsts.dispatch import TestDispatch
 from dsts_ray.models.dsts.module import DSTSLayer
-from dsts_ray.models.dsts.neurons import TestDispatch
 from dsts_ray.models.recognizer import Recognizer
 
 Format = Literal["torch", "onnx"]

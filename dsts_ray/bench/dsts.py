@@ -8,8 +8,8 @@ from dsts_ray.bench.compare import Way, compare
 from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.rows import Row
 from dsts_ray.build import build_model
+from dsts_ray.models.dsts.dispatch import Dispatch
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
-from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.dsts.scoring import ScoringKernels
 
 _CHANNELS, _NUM_NEURONS = 1024, 10

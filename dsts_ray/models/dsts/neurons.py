@@ -12,14 +12,16 @@ output for a sample is sum_n w_n Z'_n with the one-hot weights of its selection,
     - ``sparse`` computes the activated neuron alone. The gradient with respect to the chosen w_n is
       the same, with respect to all others it is 0: the selection learns from the output it made.
 
-In both, the operators' first-order gradient reaches the activated neuron alone. At test time only
-chosen neurons are computed, unless ``test_dispatch`` says otherwise. ``gathered`` computes the
-neuron of a batch of one sample and takes its kernels by index, so that which neuron that is stays a
-value of the computation: what ``sparse`` decides in Python, a traced graph cannot.
+In both, the operators' first-order gradient reaches the activated neuron alone. So under
+:func:`differentiated_once` the others of ``dense`` are computed without a graph, for the gradient
+of their weights. At test time only chosen neurons are computed, unless ``test_dispatch`` says
+otherwise. ``gathered`` computes the neuron of a batch of one sample and takes its kernels by index,
+so that which neuron that is stays a value of the computation: what ``sparse`` decides in Python, a
+traced graph cannot.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from contextlib import contextmanager
 
 import torch
 from einops import rearrange
@@ -27,22 +29,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dsts_ray.models.dsts.dispatch import Dispatch, Part, TestDispatch, collect, deal, parts_of
 from dsts_ray.models.dsts.fuse import Fuse
 from dsts_ray.models.dsts.gates import GateSample
 from dsts_ray.models.dsts.neuron_norm import NeuronNorm, output_moments, routed_moments
-from dsts_ray.models.dsts.operators import FactorizedOperators, KernelSet, VolumeOperator
+from dsts_ray.models.dsts.operators import FactorizedOperators, VolumeOperator
 from dsts_ray.models.dsts.synapse import Selection
 
-Dispatch = Literal["dense", "sparse"]
-TestDispatch = Literal["dense", "sparse", "gathered"]
-
-
-class _Part(NamedTuple):
-    """Samples that some neurons process with the same kernels."""
-
-    rows: Tensor
-    neurons: slice | Tensor
-    kernels: tuple[Tensor, ...]
+Norm = tuple[Tensor, Tensor]
+"""Factor and summand of every neuron and channel."""
 
 
 class SpecializedNeurons(nn.Module):
@@ -52,10 +47,15 @@ class SpecializedNeurons(nn.Module):
         dispatch: Neurons computed in training.
         test_dispatch: Neurons computed at test time; ``dense`` is for comparison, ``gathered`` for
             exported graphs of one sample.
+        once: Training passes are differentiated once.
     """
 
     def __init__(
-        self, operators: FactorizedOperators | VolumeOperator, fuse: Fuse, *, dispatch: Dispatch
+        self,
+        operators: FactorizedOperators | VolumeOperator,
+        fuse: Fuse,
+        *,
+        dispatch: Dispatch,
     ) -> None:
         """Join the parts."""
         super().__init__()
@@ -69,6 +69,7 @@ class SpecializedNeurons(nn.Module):
         self.groups = operators.groups
         self.dispatch: Dispatch = dispatch
         self.test_dispatch: TestDispatch = "sparse"
+        self.once = False
 
     def forward(
         self,
@@ -83,95 +84,83 @@ class SpecializedNeurons(nn.Module):
             selection: None to average all neurons.
             gates: None without gates.
         """
-        parts = list(self._parts(features, selection, self.operators(gates)))
-        inputs = _dealt(features, [part.rows for part in parts])
-        activate = self._activate if self.training else self._activate_at_test_time
-        combined = activate(inputs, parts, selection)
-        fused = [
-            self._weigh(own, part, selection) for own, part in zip(combined, parts, strict=True)
-        ]
-        if not self.fuse.is_shared:
-            fused = [self.fuse(own, part.neurons) for own, part in zip(fused, parts, strict=True)]
-        joined = _collected(fused, [part.rows for part in parts])
-        return self.fuse(joined) if self.fuse.is_shared else joined
+        kernel_sets = self.operators(gates)
+        dispatch = self.dispatch if self.training else self.test_dispatch
+        norm = None if self.training else self.operator_norm(None)
+        without_graph = self.training and self.once and dispatch == "dense"
+        if selection is None or not without_graph or self.num_neurons == 1:
+            parts = list(parts_of(features, selection, kernel_sets, dispatch))
+            combined, _ = self._combine(features, parts, selection, norm)
+            return self._merge(combined, parts, selection)
 
-    def _parts(
-        self, features: Tensor, selection: Selection | None, kernel_sets: Sequence[KernelSet]
-    ) -> Iterator[_Part]:
-        everything = torch.arange(len(features), device=features.device)
-        for kernels in kernel_sets:
-            rows = everything if kernels.takes is None else everything[kernels.takes]
-            if (selection is None or self._computes_all) and len(rows):
-                yield _Part(rows, slice(None), kernels.whole())
-            elif selection is not None and self._gathers:
-                gathered = tuple(own[selection.chosen] for own in kernels.whole())
-                yield _Part(rows, selection.chosen, gathered)
-            elif selection is not None and not self._computes_all:
-                chosen, each = selection.chosen[rows], kernels.each()
-                for neuron in chosen.unique().tolist():
-                    one = slice(neuron, neuron + 1)
-                    yield _Part(rows[chosen == neuron], one, each[neuron].whole())
+        fixed = selection._replace(weights=selection.weights.detach())
+        parts = list(parts_of(features, fixed, kernel_sets, "sparse"))
+        combined, norm = self._combine(features, parts, fixed, None)
+        chosen = self._merge(combined, parts, fixed)
+        with torch.no_grad():
+            parts = list(parts_of(features, selection, kernel_sets, "dense"))
+            combined, _ = self._combine(features, parts, selection, norm)
+        differences = selection._replace(weights=selection.weights - fixed.weights)
+        return chosen + self._merge(combined, parts, differences)
 
-    @property
-    def _computes_all(self) -> bool:
-        return (self.dispatch if self.training else self.test_dispatch) == "dense"
-
-    @property
-    def _gathers(self) -> bool:
-        return not self.training and self.test_dispatch == "gathered"
-
-    def _activate(
-        self, inputs: Sequence[Tensor], parts: Sequence[_Part], selection: Selection | None
-    ) -> list[Tensor]:
-        """Operate, normalize by the batch at hand, rectify, and add the operators' outputs."""
+    def _combine(
+        self,
+        features: Tensor,
+        parts: Sequence[Part],
+        selection: Selection | None,
+        norm: Norm | None,
+    ) -> tuple[list[Tensor], Norm]:
+        """Z of every part by a given normalization or by that of the batch at hand."""
+        inputs = deal(features, parts)
+        if norm is not None:
+            return [self._fold(*own, norm) for own in zip(inputs, parts, strict=True)], norm
         dtype = self.operator_norm.weight.dtype  # autocast must not round what follows
         outputs = [
             [convolve(own, kernels, self.groups).to(dtype) for kernels in part.kernels]
             for own, part in zip(inputs, parts, strict=True)
         ]  # Eq. 6-7
-        scale, shift = self.operator_norm(self._moments(outputs, parts, selection))
-        combined = []
-        for own, part in zip(outputs, parts, strict=True):
-            factors, summands = (
-                rearrange(
-                    values[part.neurons], "n (k g o) -> k 1 g n o 1 1 1", k=len(own), g=self.groups
-                )
-                for values in (scale, shift)
-            )
-            if _computes_one(part):  # ReLU(w z) = w ReLU(z), and w is 1 in value
-                weights = self._weights(part, selection).view(1, -1, *[1] * 6)
-                factors, summands = factors * weights, summands * weights
-            activated = [
-                (output * factor).add_(summand).relu_()  # addcmul's derivatives take a pass more
-                for output, factor, summand in zip(own, factors, summands, strict=True)
-            ]
-            combined.append(_added(activated))  # Eq. 8
-        return combined
+        of_batch = self.operator_norm(self._moments(outputs, parts, selection))
+        return [
+            self._activate(*own, selection, of_batch) for own in zip(outputs, parts, strict=True)
+        ], of_batch
 
-    def _activate_at_test_time(
-        self, inputs: Sequence[Tensor], parts: Sequence[_Part], selection: Selection | None
-    ) -> list[Tensor]:
-        """The same with running statistics, which fold into the kernels."""
-        scale, shift = self.operator_norm(None)
-        combined = []
-        for own, part in zip(inputs, parts, strict=True):
-            factors, summands = (
-                rearrange(values[part.neurons], "n (k o) -> k n o", k=len(part.kernels))
-                for values in (scale, shift)
+    def _activate(
+        self, outputs: Sequence[Tensor], part: Part, selection: Selection | None, norm: Norm
+    ) -> Tensor:
+        """Normalize, rectify, and add the operators' outputs; a single neuron's are weighed."""
+        factors, summands = (
+            rearrange(
+                values[part.neurons], "n (k g o) -> k 1 g n o 1 1 1", k=len(outputs), g=self.groups
             )
-            activated = [
-                convolve(
-                    own, kernels * factor[..., None, None, None, None], self.groups, summand
-                ).relu_()
-                for kernels, factor, summand in zip(part.kernels, factors, summands, strict=True)
-            ]
-            combined.append(_added(activated))
-        return combined
+            for values in norm
+        )
+        if part.num_neurons == 1:  # ReLU(w z) = w ReLU(z), and w is 1 in value
+            weights = self._weights(part, selection).view(1, -1, *[1] * 6)
+            factors, summands = factors * weights, summands * weights
+        activated = [
+            (output * factor).add_(summand).relu_()  # addcmul's derivatives take a pass more
+            for output, factor, summand in zip(outputs, factors, summands, strict=True)
+        ]
+        return _added(activated)  # Eq. 8
+
+    def _fold(self, inputs: Tensor, part: Part, norm: Norm) -> Tensor:
+        """Operate with kernels that normalize, rectify, and add the operators' outputs."""
+        factors, summands = (
+            rearrange(values[part.neurons], "n (k o) -> k n o", k=len(part.kernels))
+            for values in norm
+        )
+        activated = [
+            convolve(
+                inputs, kernels * factor[..., None, None, None, None], self.groups, summand
+            ).relu_()
+            for kernels, factor, summand in zip(part.kernels, factors, summands, strict=True)
+        ]
+        return _added(activated)
 
     def _moments(
         self,
         outputs: Sequence[Sequence[Tensor]],
-        parts: Sequence[_Part],
+        parts: Sequence[Part],
         selection: Selection | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         means, variances = map(
@@ -183,16 +172,28 @@ class SpecializedNeurons(nn.Module):
             routed = F.one_hot(chosen, self.num_neurons).to(means)
         return routed_moments(means, variances, routed, outputs[0][0][0, 0, 0, 0].numel())
 
-    def _weights(self, part: _Part, selection: Selection | None) -> Tensor:
+    def _merge(
+        self, combined: Sequence[Tensor], parts: Sequence[Part], selection: Selection | None
+    ) -> Tensor:
+        """Z' of the batch."""
+        fused = [
+            self._weigh(own, part, selection) for own, part in zip(combined, parts, strict=True)
+        ]
+        if not self.fuse.is_shared:
+            fused = [self.fuse(own, part.neurons) for own, part in zip(fused, parts, strict=True)]
+        joined = collect(fused, parts)
+        return self.fuse(joined) if self.fuse.is_shared else joined
+
+    def _weights(self, part: Part, selection: Selection | None) -> Tensor:
         """Weights of the part's rows and neurons."""
         if selection is None:
-            num_computed = len(part.kernels[0])
-            return part.kernels[0].new_full((len(part.rows), num_computed), 1 / num_computed)
+            size = (len(part.rows), part.num_neurons)
+            return part.kernels[0].new_full(size, 1 / part.num_neurons)
         return selection.weights[part.rows, part.neurons]
 
-    def _weigh(self, combined: Tensor, part: _Part, selection: Selection | None) -> Tensor:
+    def _weigh(self, combined: Tensor, part: Part, selection: Selection | None) -> Tensor:
         """Weigh outputs (batch, groups, neurons, ...) by the selection, as Fuse reads them."""
-        if not _computes_one(part):
+        if part.num_neurons > 1:
             weights = self._weights(part, selection).to(combined)
             if self.fuse.is_shared:
                 with torch.autocast(combined.device.type, enabled=False):
@@ -204,24 +205,17 @@ class SpecializedNeurons(nn.Module):
         return rearrange(combined, "b g n o t h w -> b n (g o) t h w")
 
 
-def _computes_one(part: _Part) -> bool:
-    return len(part.kernels[0]) == 1
-
-
-def _dealt(features: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
-    """The given rows of the features; by index, the derivative would take 13 times as long."""
-    if len(rows) == 1:
-        return [features]
-    samples = features.split(1)
-    return [torch.cat([samples[row] for row in own.tolist()]) for own in rows]
-
-
-def _collected(parts: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-    """Undo ``_dealt``."""
-    if len(parts) == 1:
-        return parts[0]
-    samples = [sample for part in parts for sample in part.split(1)]
-    return torch.cat([samples[row] for row in torch.cat(list(rows)).argsort().tolist()])
+@contextmanager
+def differentiated_once(module: nn.Module) -> Iterator[None]:
+    """Promise that training passes of the module's neurons are differentiated once, not twice."""
+    neurons = [own for own in module.modules() if isinstance(own, SpecializedNeurons)]
+    for own in neurons:
+        own.once = True
+    try:
+        yield
+    finally:
+        for own in neurons:
+            own.once = False
 
 
 def _added(activated: Sequence[Tensor]) -> Tensor:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dsts_ray.models.dsts.dispatch import Dispatch
 from dsts_ray.models.dsts.fuse import FuseKernel
-from dsts_ray.models.dsts.neurons import Dispatch
 from dsts_ray.models.dsts.scoring import ScoringKernel, ScoringRows
 from dsts_ray.models.dsts.synapse import ImpulseNormalization
 
