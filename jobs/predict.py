@@ -1,56 +1,88 @@
-"""Classify video files with a registered model or a checkpoint folder.
+"""Classify videos with a registered model or a checkpoint folder.
 
 python jobs/predict.py --model models:/dsts_ray@champion VIDEO...
+python jobs/predict.py --model models:/dsts_ray@champion FOLDER s3://BUCKET/FOLDER --out predicted
+python jobs/predict.py --model models:/dsts_ray@champion my.parquet --split test --out predicted
+python jobs/predict.py --model models:/dsts_ray@champion LONG.mp4 --window 4 --stride 2 --out found
+
+Without --out, a few videos are predicted in this process and printed. With it, any number are on
+Ray, into FOLDER/predictions.parquet and FOLDER/refused.parquet; killed, the same command goes on.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from dsts_ray.errors import DSTSRayError
 
 
-def main() -> int:
-    """Parse, predict, print; 1 if a video could not be read."""
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    summary, _, examples = str(__doc__).partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--model",
-        required=True,
-        help="models:/NAME@ALIAS, models:/NAME/VERSION or a checkpoint folder",
+        "--model", required=True, help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
     )
     parser.add_argument("--top", type=int, default=5, help="classes per video (default: 5)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write Parquet files, by Ray")
+    parser.add_argument("--window", type=float, metavar="S", help="slide a window of S seconds")
+    parser.add_argument("--stride", type=float, metavar="S", help="so far (default: half a window)")
+    parser.add_argument("--split", help="split of manifests (default: all of them)")
+    parser.add_argument("--num-workers", type=int, default=1, help="copies of the model")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="over the model's configuration, as evaluation.protocol=2x3 or data.num_decoders=8",
+    )
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="video files")
+    what = "files, folders, globs, manifests (.parquet), URLs of files and folders"
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help=what)
     arguments = parser.parse_args()
-    if arguments.top < 1:
-        parser.error(f"--top is {arguments.top}; allowed: 1 or more")
+    windows = arguments.window is not None
+    if not arguments.out and (windows or arguments.num_workers != 1):
+        parser.error("--window, --num-workers: only with --out FOLDER")
+    if arguments.stride is not None and not windows:
+        parser.error("--stride: only with --window")
+    return arguments
+
+
+def main() -> int:
+    """Parse, predict, print; 1 if a video that is printed could not be read."""
+    arguments = parse()
     try:
         from rich.console import Console  # the imports below take seconds that --help does not need
-        from rich.table import Table
 
-        from dsts_ray.launch.evaluator import fetch_model
-        from dsts_ray.predictor import load_predictor
+        from dsts_ray.data.windows import sliding_windows
+        from dsts_ray.launch.predict import predict_all, predict_few, prediction_task
+        from dsts_ray.launch.prediction_table import print_counts, print_prediction
 
-        predictor = load_predictor(fetch_model(arguments.model, arguments.tracking_uri).directory)
-        predictions = predictor.predict(arguments.videos, top_k=arguments.top)
+        sliding = sliding_windows(arguments.window, arguments.stride)
+        task = prediction_task(
+            arguments.model,
+            arguments.videos,
+            uri=arguments.tracking_uri,
+            split=arguments.split,
+            top_k=arguments.top,
+            overrides=arguments.set,
+        )
+        console = Console()
+        if arguments.out:
+            num_workers = arguments.num_workers
+            counts = predict_all(task, arguments.out, sliding=sliding, num_workers=num_workers)
+            print_counts(counts, arguments.out, console)
+            return 0
+        unread = 0
+        for row, prediction in predict_few(task):
+            print_prediction(row, prediction, console)
+            unread += prediction.error is not None
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console()
-    for video, prediction in zip(arguments.videos, predictions, strict=True):
-        if prediction.error:
-            console.print(
-                f"{video}: {prediction.error}", style="red", soft_wrap=True, highlight=False
-            )
-            continue
-        neurons = ", ".join(
-            f"layer {layer}: {neuron}" for layer, neuron in enumerate(prediction.neurons)
-        )
-        table = Table(caption=f"active neurons: {neurons}" if neurons else None, show_header=False)
-        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
-            table.add_row(name, f"{probability:.4f}")
-        console.print(video, soft_wrap=True, markup=False, highlight=False)
-        console.print(table)
-    return int(any(prediction.error for prediction in predictions))
+    return int(unread > 0)
 
 
 if __name__ == "__main__":

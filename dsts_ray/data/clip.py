@@ -4,7 +4,7 @@
 unpickle these classes, and most of them decode nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from dsts_ray.data.decode import Display, decode_clip, name_of
 from dsts_ray.data.sampling import Sampling, middle_frames, random_frames
 from dsts_ray.data.source import video_name, video_source
+from dsts_ray.data.windows import Window
 from dsts_ray.errors import DataError
 
 
@@ -61,7 +62,7 @@ class ClipSpec:
         from dsts_ray.data.geometry import multi_scale_crop, random_resized_crop
 
         rng = np.random.default_rng([self.seed, epoch, sample_id])
-        frames = _decode(
+        frames = decode_row(
             row,
             partial(
                 random_frames,
@@ -117,38 +118,64 @@ class ViewSpec:
         Raises:
             DataError: The video cannot be decoded.
         """
+        return self.views_of(row, lambda num_frames: [(0, num_frames)])[0]
+
+    def views_of(
+        self, row: dict[str, Any], windows: Callable[[int], Sequence[Window]]
+    ) -> np.ndarray:
+        """All views of each of some windows of a video, which is decoded once.
+
+        Args:
+            row: The video.
+            windows: Gets the number of frames in the video's part, as the decoder delivers them,
+                and returns windows within these, one or more.
+
+        Returns:
+            uint8 [windows, views, time, height, width, 3].
+
+        Raises:
+            DataError: A frame of one of them cannot be decoded.
+        """
         from dsts_ray.data.geometry import enlarge, view_crop
 
         clips = np.empty(0)
 
         def choose(num_frames: int) -> np.ndarray:
             nonlocal clips
-            clips = middle_frames(
-                num_frames,
-                clip_length=self.num_frames,
-                num_clips=self.num_clips,
-                sampling=self.sampling,
-                stride=self.frame_stride,
-            )
+            clips = np.stack([self._clips(*window) for window in windows(num_frames)])
             return np.unique(clips)  # ascending, so that the decoder never goes back
 
-        frames = enlarge(_decode(row, choose, self.short_side), self.short_side)
+        frames = enlarge(decode_row(row, choose, self.short_side), self.short_side)
         places = np.searchsorted(np.unique(clips), clips)
-        return np.stack(
-            [
-                view_crop(chosen, size=self.crop_size, view=crop, num_crops=self.num_crops)
-                for chosen in (frames[place] for place in places)
-                for crop in range(self.num_crops)
-            ]
+        views = [
+            view_crop(chosen, size=self.crop_size, view=crop, num_crops=self.num_crops)
+            for chosen in (frames[place] for window in places for place in window)
+            for crop in range(self.num_crops)
+        ]
+        return np.stack(views).reshape(-1, *self.shape)
+
+    def _clips(self, first: int, end: int) -> np.ndarray:
+        """Frames of a window's clips, int64 [clips, time]."""
+        return first + middle_frames(
+            end - first,
+            clip_length=self.num_frames,
+            num_clips=self.num_clips,
+            sampling=self.sampling,
+            stride=self.frame_stride,
         )
 
 
-def _decode(
-    row: dict[str, Any], choose: Callable[[int], np.ndarray], short_side: int
+def decode_row(
+    row: Mapping[str, Any], choose: Callable[[int], np.ndarray], short_side: int | None
 ) -> np.ndarray:
+    """Decode the chosen frames of a row's part of its video, see ``decode.decode_clip``.
+
+    Raises:
+        DataError: The video cannot be decoded.
+    """
     source = video_source(row)
     display = None
-    if "rotation" in row:  # of a manifest
+    if row.get("rotation") is not None:  # of a manifest
         display = Display(row["width"], row["height"], row["rotation"])
     try:
         return decode_clip(

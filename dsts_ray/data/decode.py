@@ -116,6 +116,16 @@ def probe(source: str | bytes) -> VideoInfo:
     return VideoInfo(num_frames, fps, display.width, display.height, display.rotation)
 
 
+def frame_rate(source: str | bytes) -> float:
+    """Average frames per second by the container, 0 where it does not say.
+
+    Raises:
+        DataError: The video cannot be opened.
+    """
+    with _opened(source) as (_, stream):
+        return float(stream.average_rate or 0)
+
+
 def decode_clip(
     source: str | bytes,
     sample: Callable[[int], np.ndarray],

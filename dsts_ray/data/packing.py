@@ -1,11 +1,10 @@
 """What goes into which shard, and the manifest of what was packed."""
 
-import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from dsts_ray.data.checks import Refusal, refused_table
+from dsts_ray.data.claim import claimed_folder
 from dsts_ray.data.decode import probe
 from dsts_ray.data.manifest import SCHEMA, Manifest, write_parquet
 from dsts_ray.data.reencode import Reencoding
 from dsts_ray.data.shards import ShardInfo, read_info, write_shard
-from dsts_ray.data.storage import file_sizes, is_url, read_bytes, replacing
+from dsts_ray.data.storage import file_sizes, is_url, read_bytes
 from dsts_ray.errors import ConfigError, DataError
 
 MANIFEST = "manifest.parquet"
@@ -161,38 +161,9 @@ def _record(manifest: Manifest, packing: Packing, files: Sequence[PackedFile]) -
     return record
 
 
-@contextmanager
-def claimed(out: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Hold a folder for one packing; what another process left half-written is removed.
-
-    Raises:
-        DataError: The folder holds something else, another packing, or one that is at work.
-    """
-    path = out / RECORD
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
-            raise DataError(f"{out} is not empty and holds no packing: choose another --out")
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(record, indent=1))
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process packs into {out}: wait for it") from error
-        before = json.load(file)
-        changed = [
-            f"{name}: {before.get(name)} before, {record.get(name)} now"
-            for name in before | record
-            if before.get(name) != record.get(name)
-        ]
-        if changed:
-            raise DataError(
-                f"{out} holds shards of another packing ({'; '.join(changed)}): choose another "
-                "--out, or delete the folder to pack anew"
-            )
-        for partial in out.glob(".*.tmp"):
-            partial.unlink()
-        yield
+def claimed(out: Path, record: dict[str, Any]) -> AbstractContextManager[None]:
+    """Hold a folder for one packing, see ``claim.claimed_folder``."""
+    return claimed_folder(out, record, file=RECORD, work="packing")
 
 
 def missing_shards(plan: Plan, out: Path) -> list[Shard]:

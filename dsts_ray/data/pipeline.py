@@ -10,7 +10,7 @@ as decoding a few clips.
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,8 @@ from dsts_ray.data.decoders import Decoder, Rows, TestDecoder, TrainingDecoder
 from dsts_ray.data.manifest import read_videos
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.watch import Watch
+from dsts_ray.data.window_decoder import WindowDecoder
+from dsts_ray.data.windows import SlidingWindows
 
 CPUS_TO_COUNT = 0.1
 """Of the task that hands out a stream's block numbers, beside its decoders."""
@@ -118,6 +120,26 @@ class DecodingActor:
         return packed(self.decode(int(rows["block"][0])))
 
 
+class WindowDecodingActor:
+    """Decodes parts of a list of videos by their numbers, each into any number of blocks."""
+
+    def __init__(
+        self,
+        *,
+        decoder: Callable[[pa.Table, Watch], WindowDecoder],
+        videos: ray.ObjectRef,
+        stream: str,
+        timeout_s: float,
+    ) -> None:
+        """Take the videos, as :class:`DecodingActor` does."""
+        self.decode = decoder(ray.get(videos), Watch(stream, timeout_s))
+
+    def __call__(self, rows: Rows) -> Iterator[dict[str, Any]]:
+        """Decode a part."""
+        for block in self.decode(int(rows["block"][0])):
+            yield packed(block)
+
+
 def training_stream(
     *,
     manifest: str,
@@ -186,6 +208,42 @@ def test_stream(
     )
 
 
+def window_stream(
+    *,
+    videos: pa.Table,
+    spec: ViewSpec,
+    sliding: SlidingWindows | None,
+    parts: Sequence[int],
+    videos_per_part: int,
+    windows_per_block: int,
+    num_decoders: int,
+    cpus_per_decoder: float,
+    timeout_s: float,
+    decoder_resource: str = "",
+) -> Dataset:
+    """Stream the windows of some parts of a list of videos, see ``WindowDecoder``.
+
+    Blocks come in any order. ``decoder_resource`` is as in :func:`training_stream`.
+    """
+    return _decoded(
+        partial(
+            WindowDecoder,
+            spec=spec,
+            sliding=sliding,
+            parts=parts,
+            videos_per_part=videos_per_part,
+            windows_per_block=windows_per_block,
+        ),
+        videos,
+        len(parts),
+        num_decoders=num_decoders,
+        cpus_per_decoder=cpus_per_decoder,
+        timeout_s=timeout_s,
+        decoder_resource=decoder_resource,
+        actor=WindowDecodingActor,
+    )
+
+
 def videos_per_block(spec: ViewSpec, batch_size: int) -> int:
     """Videos whose views fill a forward pass of ``batch_size`` views; one where none does."""
     return max(1, batch_size // spec.num_views)
@@ -206,12 +264,17 @@ def batches(
     prefetch_blocks: int,
 ) -> Iterator[Rows]:
     """Iterate a worker's shard (or a whole data set) in micro-batches."""
+    for block in blocks(shard, prefetch_blocks=prefetch_blocks):
+        for first in range(0, len(block["sample_id"]), batch_size):
+            yield {name: values[first : first + batch_size] for name, values in block.items()}
+
+
+def blocks(shard: Any, *, prefetch_blocks: int = 1) -> Iterator[Rows]:  # noqa: ANN401
+    """Iterate a worker's shard (or a whole data set) as it was decoded."""
     for row in shard.iter_batches(
         batch_size=None, prefetch_batches=prefetch_blocks, batch_format="numpy"
     ):
-        block = unpacked(row)
-        for first in range(0, len(block["sample_id"]), batch_size):
-            yield {name: values[first : first + batch_size] for name, values in block.items()}
+        yield unpacked(row)
 
 
 def packed(block: Rows) -> dict[str, Any]:
@@ -228,7 +291,7 @@ def unpacked(row: Rows) -> Rows:
 
 
 def _decoded(
-    decoder: Callable[[pa.Table, Watch], Decoder],
+    decoder: Callable[[pa.Table, Watch], Decoder | WindowDecoder],
     videos: pa.Table,
     num_blocks: int,
     *,
@@ -236,13 +299,14 @@ def _decoded(
     cpus_per_decoder: float,
     timeout_s: float,
     decoder_resource: str,
+    actor: type = DecodingActor,
 ) -> Dataset:
     numbers = ray.data.read_datasource(
         BlockNumbers(num_blocks), override_num_blocks=1, num_cpus=CPUS_TO_COUNT, concurrency=1
     )
     numbers.context.target_max_block_size = _NUMBER_BYTES - 1  # so that every row is a block
     decoded = numbers.map_batches(
-        DecodingActor,
+        actor,
         fn_constructor_kwargs={
             "decoder": decoder,
             "videos": ray.put(videos),

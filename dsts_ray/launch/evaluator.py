@@ -204,14 +204,30 @@ def _predicted_blocks(
         decoder_resource=config.data.decoder_resource,
         timeout_s=config.data.decode_timeout_s,
     )
+    predicted = forward_passes(decoded, ForwardPass, worker, num_workers)
+    predicted.context.execution_options = execution_options()
+    return list(batches(predicted, batch_size=block_size, prefetch_blocks=1))
+
+
+def forward_passes(
+    decoded: ray.data.Dataset, actor: type, worker: dict[str, Any], num_workers: int
+) -> ray.data.Dataset:
+    """Predict decoded blocks by actors, each with a GPU where the cluster has any.
+
+    Args:
+        decoded: The blocks.
+        actor: Its class, such as :class:`ForwardPass`.
+        worker: What it is made from: ``config``, a reference to the ``model``, and so on.
+        num_workers: Actors.
+    """
+    config: Config = worker["config"]
     predicted = decoded.map_batches(
-        ForwardPass,
+        actor,
         fn_constructor_kwargs=worker,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
         num_cpus=config.scaling.cpus_per_worker,
         num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
         batch_size=None,
     )
-    predicted.context.execution_options = execution_options()
     predicted.context.raise_original_map_exception = True  # so that our own errors arrive as such
-    return list(batches(predicted, batch_size=block_size, prefetch_blocks=1))
+    return predicted

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from dsts_ray.build import build_model
+from dsts_ray.config.load import config_to_yaml, load_config
+from dsts_ray.data.manifest import Manifest
+from dsts_ray.launch.dataset import locate_manifest
+from dsts_ray.train.checkpoint import save_weights
 from tests.support.jobs import (
     DEMO,
     REPOSITORY,
@@ -21,6 +27,7 @@ from tests.support.jobs import (
     RunJob,
     SubmittedRun,
     TrainedRun,
+    UntrainedModel,
     head_node,
     kill_tree,
     session,
@@ -101,6 +108,20 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> SubmittedRun:
         first = submit()
         second = submit()
     return SubmittedRun(home, wrong, untouched, first, second)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> UntrainedModel:
+    """A tiny model of random weights, and its demo data."""
+    folder = tmp_path_factory.mktemp("untrained")
+    config = load_config(preset="demo", overrides=[*DEMO, *TINY])
+    manifest = locate_manifest(config, folder)
+    classes = Manifest.read(manifest).classes
+    torch.manual_seed(0)
+    model = build_model(config, len(classes))
+    torch.nn.init.normal_(model.classifier.fc.weight)
+    save_weights(folder, model, classes=classes, config=config_to_yaml(config))
+    return UntrainedModel(folder, manifest)
 
 
 @pytest.fixture

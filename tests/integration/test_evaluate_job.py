@@ -7,15 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from dsts_ray.build import build_model
-from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.launch.dataset import locate_manifest
-from dsts_ray.train.checkpoint import save_weights
 from dsts_ray.train.predictions import write_predictions
-from tests.support.jobs import DEMO, TINY, JobResult, RunJob
+from tests.support.jobs import JobResult, RunJob, UntrainedModel
 from tests.support.predictions import SAVED
 
 VIEWS = (
@@ -38,20 +33,14 @@ class Saved:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    folder = tmp_path_factory.mktemp("saved")
-    config = load_config(preset="demo", overrides=[*DEMO, *TINY])
-    path = locate_manifest(config, folder)
-    manifest = Manifest.read(path)
+def saved(untrained: UntrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    manifest = Manifest.read(untrained.manifest)
     rows = manifest.table.to_pylist()
     victim = [row for row in rows if row["split"] == "test"][2]
     victim["path"] += ".gone"
-    broken = folder / "broken.parquet"
+    broken = tmp_path_factory.mktemp("saved") / "broken.parquet"
     Manifest(pa.Table.from_pylist(rows, manifest.table.schema), manifest.classes).write(broken)
-    model = build_model(config, len(manifest.classes))
-    torch.nn.init.normal_(model.classifier.fc.weight)
-    save_weights(folder, model, classes=manifest.classes, config=config_to_yaml(config))
-    return Saved(folder, path, broken, victim["video_id"])
+    return Saved(untrained.folder, untrained.manifest, broken, victim["video_id"])
 
 
 def evaluate(run_job: RunJob, saved: Saved, *arguments: object) -> JobResult:

@@ -15,6 +15,7 @@ from ray.data import Dataset
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.decoders import Rows
+from dsts_ray.data.find import find_videos
 from dsts_ray.data.index import index_dataset
 from dsts_ray.data.order import NO_SAMPLE, TrainingOrder
 from dsts_ray.data.pipeline import (
@@ -22,8 +23,11 @@ from dsts_ray.data.pipeline import (
     execution_options,
     test_stream,
     training_stream,
+    window_stream,
 )
-from tests.support.lethal import LethalSpec
+from dsts_ray.data.pipeline import blocks as all_blocks
+from dsts_ray.data.windows import SlidingWindows
+from tests.support.lethal import LethalSpec, LethalViewSpec
 from tests.support.videos import write_video
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -287,3 +291,31 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
     ray.kill(occupant)
     assert len(evaluated) == 2
     assert spilled_bytes() == 0
+
+
+def test_windows_that_crash_or_hang_their_decoder_cost_no_others(manifest: Path) -> None:
+    """The long video has three windows; the first one's frames hang the process."""
+    long_video = write_video(manifest.parent / "long.mp4", num_frames=40, width=64, height=64)
+    names = [manifest.parent / f"clip{index}.mp4" for index in (1, 3)] + [long_video]
+    stream = window_stream(
+        videos=find_videos([str(name) for name in names], split=None),
+        spec=LethalViewSpec(
+            num_frames=2, short_side=36, crop_size=32, crashes="clip3.mp4", hangs="long.mp4"
+        ),
+        sliding=SlidingWindows(window_s=2.0, stride_s=1.0),
+        parts=range(3),
+        videos_per_part=1,
+        windows_per_block=2,
+        num_decoders=1,
+        cpus_per_decoder=0.5,
+        timeout_s=4.0,
+    )
+    found = {}
+    for block in all_blocks(stream):
+        columns = (block[name] for name in ("part", "start_frame", "end_frame", "reason"))
+        found |= {tuple(window): reason for *window, reason in zip(*columns, strict=True)}
+    assert set(found) == {(0, 0, 8), (1, 0, 8), (2, 0, 20), (2, 10, 30), (2, 20, 40)}
+    refused = {window: reason for window, reason in found.items() if reason}
+    assert set(refused) == {(1, 0, 8), (2, 0, 20)}
+    assert "2 decoding processes died" in refused[1, 0, 8]
+    assert "within 4 s" in refused[2, 0, 20]

@@ -146,6 +146,13 @@ class TrainedRun:
         return f"sqlite:///{self.storage / 'mlflow.db'}"
 
 
+class UntrainedModel(NamedTuple):
+    """Folder of a tiny model that has not been trained, and the manifest of its demo data."""
+
+    folder: Path
+    manifest: Path
+
+
 class SubmittedRun(NamedTuple):
     """Three submissions of one command: with a misspelt key, right, and right again."""
 

@@ -3,13 +3,15 @@
 import ctypes
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +33,27 @@ class LethalSpec(ClipSpec):
         if sample_id == self.hangs_at:
             ctypes.PyDLL(None).sleep(300)  # holds the interpreter's lock, as a decoder may
         return super().training_clip(row, epoch=epoch, sample_id=sample_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LethalViewSpec(ViewSpec):
+    """Of some videos, by the ends of their names, frame 0 crashes the process or hangs it."""
+
+    crashes: str
+    hangs: str
+
+    def views_of(
+        self, row: dict[str, Any], windows: Callable[[int], Sequence[Window]]
+    ) -> np.ndarray:
+        """Decode, or not."""
+
+        def lethal(num_frames: int) -> Sequence[Window]:
+            laid = windows(num_frames)
+            name = str(row["path"])
+            if laid[0][0] == 0 and name.endswith(self.crashes):
+                ctypes.string_at(0)
+            if laid[0][0] == 0 and name.endswith(self.hangs):
+                ctypes.PyDLL(None).sleep(300)
+            return laid
+
+        return super().views_of(row, lethal)

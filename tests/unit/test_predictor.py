@@ -1,13 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dsts_ray.build import build_model
 from dsts_ray.config.load import config_to_yaml
 from dsts_ray.errors import CheckpointError
-from dsts_ray.predictor import VideoPredictor, load_predictor
+from dsts_ray.predictor import VideoPredictor, load_predictor, most_probable
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, save_weights
+from dsts_ray.train.evaluate import NOT_SEEN
 from tests.support.tiny import tiny_config
 from tests.support.videos import write_video
 
@@ -99,3 +101,18 @@ def test_weights_of_another_configuration_are_refused(model_folder: Path, tmp_pa
     (tmp_path / CONFIG_FILE).write_text(config_to_yaml(tiny_config("dsts.num_neurons=4")))
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_predictor(tmp_path)
+
+
+def test_the_neurons_told_are_those_of_most_views_that_were_seen() -> None:
+    unseen = [NOT_SEEN, NOT_SEEN]
+    predicted = {
+        "probabilities": np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]], np.float32),
+        "chosen": np.array([[unseen, unseen, [2, 0]], [[1, 0], [1, 2], [0, 2]]]),
+    }
+    told = most_probable(predicted, 2)
+    assert told.labels.tolist() == [[1, 2], [0, 2]]
+    np.testing.assert_allclose(told.probabilities, [[0.7, 0.2], [0.5, 0.3]])
+    assert told.neurons.tolist() == [[2, 0], [1, 2]]
+    without_dsts = predicted | {"chosen": np.zeros((2, 3, 0), np.int64)}
+    assert most_probable(without_dsts, 9).neurons.shape == (2, 0)
+    assert most_probable(without_dsts, 9).labels.shape == (2, 3)

@@ -206,7 +206,7 @@ def test_one_packing_at_a_time(manifest: Manifest, tmp_path: Path) -> None:
     plan = plan_shards(manifest, Packing())
     with (
         claimed(tmp_path / "out", plan.record),
-        pytest.raises(DataError, match="another process packs into"),
+        pytest.raises(DataError, match="another process writes into"),
         claimed(tmp_path / "out", plan.record),
     ):
         pass
