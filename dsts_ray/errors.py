@@ -31,3 +31,7 @@ class TrackingError(DSTSRayError):
 
 class ExportError(DSTSRayError):
     """An exported file does not compute what its model does, or its format lacks a package."""
+
+
+class LimitError(DSTSRayError):
+    """A request asks for more than a served model gives."""

@@ -10,10 +10,12 @@ from torch.nn.functional import one_hot
 
 from dsts_ray.build import build_view_predictor, build_view_spec, load_model
 from dsts_ray.config.schema import Config
+from dsts_ray.data.isolated import DecodingProcess
 from dsts_ray.data.storage import is_url
 from dsts_ray.errors import DataError
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.base import Prediction
+from dsts_ray.tracking.limits import ServingLimits
 from dsts_ray.train.evaluate import NOT_SEEN
 
 
@@ -107,3 +109,16 @@ def load_predictor(directory: Path) -> VideoPredictor:
         CheckpointError: A file is missing, damaged, or the two do not fit.
     """
     return VideoPredictor(*load_model(directory))
+
+
+def load_served_predictor(directory: Path, limits: ServingLimits) -> VideoPredictor:
+    """Load a predictor that decodes in a process of its own, and nothing that is too long.
+
+    Raises:
+        CheckpointError: As ``load_predictor``.
+    """
+    predictor = load_predictor(directory)
+    predictor.views = DecodingProcess(
+        predictor.spec, max_seconds=limits.max_seconds, timeout_s=limits.timeout_s
+    ).views
+    return predictor

@@ -126,6 +126,16 @@ def frame_rate(source: str | bytes) -> float:
         return float(stream.average_rate or 0)
 
 
+def stated_seconds(source: str | bytes) -> float:
+    """Length by the container, 0 where it states none.
+
+    Raises:
+        DataError: The video cannot be opened.
+    """
+    with _opened(source) as (container, stream):
+        return _stated_duration_s(container, stream)
+
+
 def decode_clip(
     source: str | bytes,
     sample: Callable[[int], np.ndarray],

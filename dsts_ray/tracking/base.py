@@ -76,5 +76,9 @@ class Predictor(Protocol):
     """A loaded model that classifies videos."""
 
     def predict(self, sources: Sequence[str | bytes], *, top_k: int) -> list[Prediction]:
-        """Classify each source, the path of a video file or its content; one prediction each."""
+        """Classify each source, the path of a video file or its content; one prediction each.
+
+        Raises:
+            LimitError: A video is longer than a served model takes.
+        """
         ...

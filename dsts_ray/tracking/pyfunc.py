@@ -15,7 +15,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from dsts_ray.errors import LimitError
 from dsts_ray.tracking.base import Prediction, Predictor
+from dsts_ray.tracking.limits import ServingLimits
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "model.safetensors"
@@ -25,7 +27,8 @@ DEFAULT_TOP_K = 5
 def signature() -> ModelSignature:
     """Input, output and parameters of the registered model.
 
-    Input: ``video`` (a file's content) or ``path`` (of a file that the serving machine can read).
+    Input: ``video`` (a file's content) or ``path`` (of a file in the folder that the server
+    declares), within the limits of ``ServingLimits``.
     Output: ``class``, ``probability``, and the lists ``classes``, ``probabilities``, ``neurons``;
     ``error`` where a video could not be read. Parameter ``top_k``: classes per video, 1 or more.
     """
@@ -50,21 +53,24 @@ def signature() -> ModelSignature:
     )
 
 
-def serve(load_predictor: Callable[[Path], Predictor]) -> None:
+def serve(load_predictor: Callable[[Path, ServingLimits], Predictor]) -> None:
     """Make the running script a model script whose predictor ``load_predictor`` loads.
 
     Args:
-        load_predictor: takes a folder that holds ``config.yaml`` and ``model.safetensors``.
+        load_predictor: takes a folder that holds ``config.yaml`` and ``model.safetensors``, and
+            the limits that the predictor keeps: length and time of decoding.
     """
     set_model(_VideoModel(load_predictor))
 
 
 class _VideoModel(PythonModel):
-    def __init__(self, load_predictor: Callable[[Path], Predictor]) -> None:
+    def __init__(self, load_predictor: Callable[[Path, ServingLimits], Predictor]) -> None:
         self._load_predictor = load_predictor
 
     def load_context(self, context: PythonModelContext) -> None:
-        self._predictor = self._load_predictor(Path(context.artifacts["config"]).parent)
+        self._limits = ServingLimits.of()
+        folder = Path(context.artifacts["config"]).parent
+        self._predictor = self._load_predictor(folder, self._limits)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -75,7 +81,11 @@ class _VideoModel(PythonModel):
         top_k = int((params or {}).get("top_k", DEFAULT_TOP_K))
         if top_k < 1:
             raise MlflowException.invalid_parameter_value(f"top_k is {top_k}; allowed: 1 or more")
-        return _to_table(self._predictor.predict(_to_sources(model_input), top_k=top_k))
+        try:
+            sources = [self._limits.check(source) for source in _to_sources(model_input)]
+            return _to_table(self._predictor.predict(sources, top_k=top_k))
+        except LimitError as error:  # the server answers with status 400 and the reason
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 def _to_sources(table: pd.DataFrame) -> list[str | bytes]:
@@ -87,6 +97,10 @@ def _to_sources(table: pd.DataFrame) -> list[str | bytes]:
                 f"row {index} gives {len(given)} of the columns video and path; give exactly one"
             )
         sources.append(given[0])
+    if not sources:
+        raise MlflowException.invalid_parameter_value(
+            "the table has no row with a column video or path; give one a video"
+        )
     return sources
 
 

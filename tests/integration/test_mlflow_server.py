@@ -27,7 +27,7 @@ from dsts_ray.tracking.pyfunc import Prediction, serve
 
 
 class LengthPredictor:
-    def __init__(self, directory):
+    def __init__(self, directory, limits):
         self.scale = float((directory / "config.yaml").read_text())
         (directory / "model.safetensors").read_bytes()
 

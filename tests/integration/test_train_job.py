@@ -167,6 +167,7 @@ def test_the_registered_model_predicts_with_the_code_and_requirements_it_carries
         *(str(REPOSITORY), str(videos(trained)[0]), CHAMPION, f"{stored}/requirements.txt"),
         PYTHONPATH="",
         MLFLOW_TRACKING_URI=trained.tracking_uri,
+        DSTS_SERVE_ROOT=str(trained.storage),
     )
     assert served.returncode == 0, served.stderr
     package, from_bytes, from_path = json.loads(served.stdout.splitlines()[-1])

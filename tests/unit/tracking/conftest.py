@@ -14,7 +14,7 @@ from dsts_ray.tracking.pyfunc import Prediction, serve
 
 
 class FirstBytePredictor:
-    def __init__(self, directory):
+    def __init__(self, directory, limits):
         self.scale = float((directory / "config.yaml").read_text())
         self.weights = (directory / "model.safetensors").read_bytes()
 

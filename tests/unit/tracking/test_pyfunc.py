@@ -12,13 +12,23 @@ from dsts_ray.tracking.pyfunc import signature
 
 
 @pytest.fixture
-def model(uri: str, register: Callable[[str, Mapping[str, float]], str]) -> PyFuncModel:
+def model(uri: str, root: Path, register: Callable[[str, Mapping[str, float]], str]) -> PyFuncModel:
     version = register("served", {})
     return mlflow.pyfunc.load_model(connect(uri).get_model_version_download_uri("served", version))
 
 
-def test_videos_and_paths_in_one_table(model: PyFuncModel, tmp_path: Path) -> None:
-    file = tmp_path / "clip.mp4"
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is served."""
+    root = tmp_path / "served"
+    root.mkdir()
+    monkeypatch.setenv("DSTS_SERVE_ROOT", str(root))
+    monkeypatch.setenv("DSTS_SERVE_MAX_BYTES", "100")
+    return root
+
+
+def test_videos_and_paths_in_one_table(model: PyFuncModel, root: Path) -> None:
+    file = root / "clip.mp4"
     file.write_bytes(b"\x07content")
     table = pd.DataFrame({"video": [b"\x01ab", None, b""], "path": [None, str(file), None]})
     out = model.predict(table, params={"top_k": 2})
@@ -49,7 +59,10 @@ def test_one_column_is_enough_and_five_classes_are_the_default(model: PyFuncMode
     [
         ({"video": [b"\x01", None], "path": [None, None]}, {}, "row 1 gives 0 of the columns"),
         ({"video": [b"\x01"], "path": ["clip.mp4"]}, {}, "row 0 gives 2 of the columns"),
+        ({}, {}, "the table has no row with a column video or path"),
         ({"video": [b"\x01"]}, {"top_k": 0}, "top_k is 0; allowed: 1 or more"),
+        ({"video": [b"\x01" * 101]}, {}, "the video has 101 bytes; this server takes 100"),
+        ({"path": ["../model/config.yaml"]}, {}, "lies outside the folder"),
     ],
 )
 def test_malformed_input_is_the_callers_error(
