@@ -34,6 +34,7 @@ FREE_KEYS = (
     "name",
     "storage.path",
     "tracking.uri",
+    "tracking.figures_every",
     "data.decoder_resource",
     "scaling.placement_strategy",
     "scaling.wait_for_nodes_s",

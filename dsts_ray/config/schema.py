@@ -364,6 +364,9 @@ class TrackingConfig:
     """Registered model that the best checkpoint becomes a version of; empty registers nothing."""
     metric: Literal["val/top1", "val/top5", "val/mean_class_accuracy"] = "val/top1"
     """Metric (larger is better) that picks the best checkpoint and moves the alias ``champion``."""
+    figures_every: Annotated[int, Ge(0)] = 5
+    """Evaluations between those whose figures (gates, use of the neurons, neurons and classes,
+    confusion) are drawn into MLflow; the last one's always are. 0 draws none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from dsts_ray.explain.clips import choose_clips
 from dsts_ray.explain.course import History, course_figures
-from dsts_ray.explain.drawing import Explanation, Table
+from dsts_ray.explain.drawing import Explanation, Figure, Table
 from dsts_ray.explain.recognition import (
     RECOGNITION,
     class_table,
@@ -19,6 +21,7 @@ from dsts_ray.explain.routes import (
     gate_figures,
     information_table,
     path_figures,
+    use_figure,
 )
 from dsts_ray.metrics.recognition import predicted_classes
 from dsts_ray.train.evaluate import score
@@ -46,21 +49,17 @@ def explain_predictions(
     """
     rows = saved.predictions
     predicted, labels = predicted_classes(rows.probabilities), rows.labels
+    figures, tables = evaluation_figures(saved, spatial_ratios), list[Table]()
     others = None if baseline is None else predictions_of(baseline, saved)
-    counts = activation_counts(rows, saved.num_neurons)
-    answered = counts.sum(2).gt(0).all(1) & (rows.views_seen > 0)
+    counts, answered = _activations(saved)
     paths = counts.argmax(2)
-    figures, tables = gate_figures(spatial_ratios), list[Table]()
     activations: list[list[int]] = []
     if counts.shape[1] and bool(answered.any()):
         tables.append(information_table(counts[answered], labels[answered]))
-        figures += class_figures(counts[answered], labels[answered], saved.classes)
-        figures += path_figures(paths[answered], saved.num_neurons)
         activations = [
             own.bincount(minlength=saved.num_neurons).tolist() for own in paths[answered].T
         ]
     metrics = score(rows, classes=saved.classes, num_neurons=saved.num_neurons)
-    figures.append(confusion_figure(predicted, labels, saved.classes))
     tables.append(class_table(predicted, labels, saved.classes, others))
     tables.append(pair_table(predicted, labels, saved.classes, others))
     if rows.refused:
@@ -76,6 +75,28 @@ def explain_predictions(
         tables=tables,
         clips=choose_clips(saved, paths),
     )
+
+
+def evaluation_figures(
+    saved: SavedPredictions, spatial_ratios: Sequence[Sequence[float]]
+) -> list[Figure]:
+    """Figures that an evaluation's predictions and the gates suffice for; see above."""
+    rows = saved.predictions
+    counts, answered = _activations(saved)
+    figures = gate_figures(spatial_ratios)
+    if counts.shape[1] and bool(answered.any()):
+        counts, labels = counts[answered], rows.labels[answered]
+        figures.append(use_figure(counts))
+        figures += class_figures(counts, labels, saved.classes)
+        figures += path_figures(counts.argmax(2), saved.num_neurons)
+    predicted = predicted_classes(rows.probabilities)
+    return [*figures, confusion_figure(predicted, rows.labels, saved.classes)]
+
+
+def _activations(saved: SavedPredictions) -> tuple[Tensor, Tensor]:
+    """Activations by video, layer and neuron, and which videos have any."""
+    counts = activation_counts(saved.predictions, saved.num_neurons)
+    return counts, counts.sum(2).gt(0).all(1) & (saved.predictions.views_seen > 0)
 
 
 def _refused(saved: SavedPredictions) -> Table:

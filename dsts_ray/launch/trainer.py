@@ -188,6 +188,7 @@ def _summarize(
             {"video_id": video_ids[sample].as_py(), "reason": reason}
             for sample, reason in returned["refused"]
         ],
+        "figures_lost": returned["figures_lost"],
         "mlflow_run_id": run_id,
         "tracking_uri": run.tracking_uri,
         **registration,

@@ -19,6 +19,7 @@ from dsts_ray.build import (
     build_loop,
     build_model,
     build_order,
+    build_plan,
     build_setup,
     build_step,
     build_view_predictor,
@@ -30,6 +31,7 @@ from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
 from dsts_ray.errors import DataError
 from dsts_ray.launch.entry import PLACEMENT_GROUP, WorkerJob
+from dsts_ray.launch.figures import FigureLog
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
@@ -106,7 +108,14 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             step, state = build_step(config, model), read_state(Path(folder))
             load_optimizer_state(Path(folder), _engines(step))
     tracker: Tracker = NullTracker()
+    figures: FigureLog | None = None
     if context.rank == 0:
+        figures = FigureLog(
+            uri=job["tracking_uri"],
+            run_id=job["run_id"],
+            plan=build_plan(config, job["num_clips"]),
+            every=config.tracking.figures_every,
+        )
         job["board"].start.remote(state.step)
         tracker = MLflowTracker(
             uri=job["tracking_uri"],
@@ -138,6 +147,10 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         wall_s = job["wall_s"] + time.monotonic() - started
         ledger = replace(loop.ledger, wall_s=wall_s, refused=loop.all_refused())
         predictions = evaluated.pop() if evaluated else None
+        if figures and predictions:
+            dsts = model.classifier.dsts
+            ratios = dsts.spatial_ratios() if dsts else []
+            figures.add(predictions, ratios, next_step=next_step)
 
         def write_files(folder: Path) -> None:
             if record and samples:
@@ -168,9 +181,11 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     except DataError as error:  # all workers meet it alike, as they would after a restart
         return {"error": error, "refused": loop.all_refused()}
     finally:
+        figures_lost = figures.close() if figures else []
         tracker.close()
     return {
         "metrics": metrics,
+        "figures_lost": figures_lost,
         "clips_per_s": loop.ledger.clips_per_s,
         "data_wait_ratio": loop.ledger.data_wait_ratio,
         "refused": loop.all_refused(),

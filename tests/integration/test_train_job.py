@@ -89,6 +89,17 @@ def test_mlflow_holds_metrics_parameters_and_versions(
     assert run.data.metrics["val/top1"] == trained.summary["val/top1"]
 
 
+def test_figures_of_the_last_evaluation_are_artifacts(
+    trained: TrainedRun, client: MlflowClient
+) -> None:
+    assert trained.summary["figures_lost"] == []
+    (step,) = client.list_artifacts(trained.summary["mlflow_run_id"], "figures")
+    assert step.path == "figures/step-000000012"
+    found = client.list_artifacts(trained.summary["mlflow_run_id"], step.path)
+    drawn = {Path(figure.path).name for figure in found}
+    assert {"gates_layer1.png", "classes_layer0.png", "use.png", "confusion.png"} <= drawn
+
+
 def test_upstream_learns_with_the_presets_own_optimizer(
     trained: TrainedRun, client: MlflowClient
 ) -> None:
