@@ -10,6 +10,7 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import distribution
 from importlib.resources import files
 
 from plotly.offline import get_plotlyjs
@@ -36,12 +37,15 @@ style-src 'unsafe-inline'; script-src {hashes}">
 </header>
 <main></main>
 <noscript>The figures are drawn with JavaScript; explanation.json has their values.</noscript>
-<footer><p class="note">Charts: plotly.js, MIT license, Copyright Plotly, Inc.</p></footer>
+<footer><details><summary>Charts: plotly.js, Copyright Plotly, Inc., under the MIT license</summary>
+<pre class="license">{license}</pre></details></footer>
 <script type="application/json" id="data">{data}</script>
 {scripts}
 </body>
 </html>
 """
+
+_LICENSE = "licenses/LICENSE.txt"
 
 
 def to_page(explanation: Explanation, strips: Sequence[bytes]) -> str:
@@ -55,6 +59,7 @@ def to_page(explanation: Explanation, strips: Sequence[bytes]) -> str:
         setup=html.escape(f"{explanation.setup}{against}"),
         style=(assets / "page.css").read_text(encoding="utf-8"),
         hashes=" ".join(map(_hash, scripts)),
+        license=html.escape(distribution("plotly").read_text(_LICENSE) or ""),
         data=_embedded({"explanation": asdict(explanation), "strips": pictures}),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )

@@ -1,16 +1,19 @@
-"""Figures as PNG files, drawn from the same values as the page's."""
+"""Figures and key frames as PNG files, of the same values and pictures as the page's."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
-from dsts_ray.explain.drawing import Figure
+from dsts_ray.explain.drawing import Clip, Figure
 
 _LONGEST_LABEL = 20
 _INCH_A_ROW = 0.28
+_INCH_A_STRIP = 1.6
 
 
 def draw_png(figure: Figure) -> bytes:
@@ -25,6 +28,28 @@ def draw_png(figure: Figure) -> bytes:
     axes.set_title(_text(figure.title))
     axes.set_xlabel(_text(figure.x_title))
     axes.set_ylabel(_text(figure.y_title))
+    out = io.BytesIO()
+    FigureCanvasAgg(canvas).print_png(out)
+    return out.getvalue()
+
+
+def draw_strips(clips: Sequence[Clip], strips: Sequence[bytes], classes: Sequence[str]) -> bytes:
+    """Draw key-frame strips below each other, each with its labels and its path.
+
+    Args:
+        clips: One or more.
+        strips: Picture file of each.
+        classes: Names.
+    """
+    canvas = Canvas(figsize=(8.0, _INCH_A_STRIP * len(clips)), layout="constrained")
+    rows = canvas.subplots(len(clips), squeeze=False)[:, 0]
+    for axes, clip, strip in zip(rows, clips, strips, strict=True):
+        axes.imshow(np.asarray(Image.open(io.BytesIO(strip))))
+        axes.set_axis_off()
+        right = "recognized" if clip.predicted == clip.label else f"as {classes[clip.predicted]}"
+        path = " → ".join(map(str, clip.path))
+        told = f"{classes[clip.label]}, {right} ({clip.probability:.2f}), neurons {path}"
+        axes.set_title(_text(told), loc="left", fontsize=8)
     out = io.BytesIO()
     FigureCanvasAgg(canvas).print_png(out)
     return out.getvalue()

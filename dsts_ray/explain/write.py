@@ -3,14 +3,15 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from dsts_ray.errors import ConfigError
+from dsts_ray.explain.clips import CLIPS_OF_A_NEURON
 from dsts_ray.explain.drawing import Explanation
 from dsts_ray.explain.page import to_page
-from dsts_ray.explain.pictures import draw_png
+from dsts_ray.explain.pictures import draw_png, draw_strips
 
 PAGE, VALUES = "explanation.html", "explanation.json"
 
@@ -26,7 +27,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder: Path) -> Path:
-    """Write page, values and figures into a folder, in the place of an earlier explanation.
+    """Write page, values, figures and key frames into a folder, replacing an earlier explanation.
 
     Returns:
         The page.
@@ -44,10 +45,28 @@ def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder:
         (written / PAGE).write_text(to_page(explanation, strips), encoding="utf-8")
         for figure in explanation.figures:
             (written / f"{figure.name}.png").write_bytes(draw_png(figure))
+        for name, content in _pictures_of_clips(explanation, strips):
+            (written / name).write_bytes(content)
         if folder.exists():
             shutil.rmtree(folder)
         written.rename(folder)
     return folder / PAGE
+
+
+def _pictures_of_clips(
+    explanation: Explanation, strips: Sequence[bytes]
+) -> Iterator[tuple[str, bytes]]:
+    """The first clips of every neuron: names and contents of PNG files."""
+    for layer, activations in enumerate(explanation.activations):
+        for neuron in range(len(activations)):
+            shown = [
+                (clip, strip)
+                for clip, strip in zip(explanation.clips, strips, strict=True)
+                if clip.path[layer] == neuron
+            ][:CLIPS_OF_A_NEURON]
+            if shown:
+                drawn = draw_strips(*zip(*shown, strict=True), classes=explanation.classes)
+                yield f"clips_layer{layer}_neuron{neuron}.png", drawn
 
 
 def _is_ours(folder: Path) -> bool:

@@ -118,6 +118,9 @@ def test_the_files_are_artifacts_of_the_models_run(
     }
     assert logged == {path.name for path in explained.folder.iterdir()}
     assert {PAGE, VALUES, "gates_layer0.png", "confusion.png"} <= logged
+    clips = explained.values["clips"]
+    of_clips = {f"clips_layer{n}_neuron{clip['path'][n]}.png" for clip in clips for n in (0, 1)}
+    assert of_clips == {name for name in logged if name.startswith("clips_")}
 
 
 def test_the_page_asks_for_nothing_and_draws_the_values(

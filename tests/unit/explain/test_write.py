@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from dsts_ray.errors import ConfigError
+from dsts_ray.explain.clips import key_frames
 from dsts_ray.explain.drawing import Explanation
 from dsts_ray.explain.values import explain_predictions
 from dsts_ray.explain.write import PAGE, VALUES, write_explanation
@@ -21,25 +23,56 @@ def explanation() -> Explanation:
     )
 
 
+@pytest.fixture(scope="module")
+def strips(explanation: Explanation) -> list[bytes]:
+    """Of each clip a picture of one brightness, that of its row."""
+    shape = (2, 32, 32, 3)
+    return [key_frames(np.full(shape, 40 * clip.row, np.uint8)) for clip in explanation.clips]
+
+
 def test_page_values_and_figures_replace_an_earlier_explanation(
-    explanation: Explanation, tmp_path: Path
+    explanation: Explanation, strips: list[bytes], tmp_path: Path
 ) -> None:
     folder = tmp_path / "new" / "explanation"
-    strips = [b"jpeg"] * len(explanation.clips)
     write_explanation(explanation, strips, folder)
     (folder / "old.png").touch()
     assert write_explanation(explanation, strips, folder) == folder / PAGE
     values = json.loads((folder / VALUES).read_text())
     assert values["classes"][0] == HOSTILE
     pictures = {path.stem for path in folder.glob("*.png")}
-    assert pictures == {figure["name"] for figure in values["figures"]}
+    paths = [clip["path"] for clip in values["clips"]]
+    of_clips = {f"clips_layer{n}_neuron{path[n]}" for path in paths for n in (0, 1)}
+    assert pictures == {figure["name"] for figure in values["figures"]} | of_clips
     for picture in folder.glob("*.png"):
         Image.open(picture).verify()
     assert [path.name for path in folder.parent.iterdir()] == ["explanation"]
 
 
-def test_names_cannot_leave_the_data_of_the_page(explanation: Explanation, tmp_path: Path) -> None:
-    page = write_explanation(explanation, [b""] * 5, tmp_path / "x").read_text()
+def test_a_picture_of_a_neuron_has_the_strips_of_its_clips(
+    explanation: Explanation, strips: list[bytes], tmp_path: Path
+) -> None:
+    write_explanation(explanation, strips, tmp_path / "x")
+    for neuron in range(3):
+        rows = [clip.row for clip in explanation.clips if clip.path[0] == neuron]
+        picture = Image.open(tmp_path / "x" / f"clips_layer0_neuron{neuron}.png").convert("L")
+        middle = np.asarray(picture)[:, picture.width // 2].astype(int)
+        runs = np.split(middle, np.flatnonzero(np.diff(middle)) + 1)
+        seen = [int(run[0]) for run in runs if len(run) > 50 and run[0] < 250]
+        assert seen == pytest.approx([40 * row for row in rows], abs=3)
+
+
+def test_the_page_has_the_licence_of_the_charts(
+    explanation: Explanation, strips: list[bytes], tmp_path: Path
+) -> None:
+    page = write_explanation(explanation, strips, tmp_path / "x").read_text()
+    assert "Permission is hereby granted, free of charge" in page
+    assert "Plotly Technologies Inc." in page
+
+
+def test_names_cannot_leave_the_data_of_the_page(
+    explanation: Explanation, strips: list[bytes], tmp_path: Path
+) -> None:
+    page = write_explanation(explanation, strips, tmp_path / "x").read_text()
     assert "<img src=x" not in page
     assert page.count("</script>") == 3
 
