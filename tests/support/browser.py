@@ -29,7 +29,7 @@ def chromium() -> str:
     """Path of the program; without it a test is skipped, or fails where ``CI`` is set."""
     found = shutil.which("chromium")
     if found is None:
-        reason = "there is no chromium on the PATH: apt-get install chromium"
+        reason = "pages are tested in Chromium, and none is on the PATH: apt-get install chromium"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
