@@ -12,7 +12,15 @@ from dsts_ray.errors import DSTSRayError
 
 def main() -> int:
     """Parse, train, print."""
-    arguments = build_parser(str(__doc__).partition("\n")[0]).parse_intermixed_args()
+    parser = build_parser(str(__doc__).partition("\n")[0])
+    parser.add_argument(
+        "--changed",
+        metavar="KEYS",
+        type=lambda keys: keys.split(","),
+        default=(),
+        help="continue the run of this name=... though these keys, with commas, have other values",
+    )
+    arguments = parser.parse_intermixed_args()
     try:
         config = config_from_arguments(arguments)
         if arguments.dry_run:
@@ -26,7 +34,7 @@ def main() -> int:
         from dsts_ray.launch.trainer import train
 
         console = Console()
-        print_outcome(train(config, console), console)
+        print_outcome(train(config, console, changed=arguments.changed), console)
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

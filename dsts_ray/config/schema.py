@@ -5,7 +5,7 @@ all of its numbers. Allowed ranges stand in the annotations (checked by ``load.p
 fields in ``rules.py``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
@@ -398,6 +398,10 @@ class Config:
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+
+    def with_workers(self, num_workers: int) -> "Config":
+        """The same run on so many workers."""
+        return replace(self, scaling=replace(self.scaling, num_workers=num_workers))
 
     @property
     def accumulation_steps(self) -> int:

@@ -28,6 +28,7 @@ _ROWS = (
     ("num_dsts_parameters", "  of them DSTS"),
     ("clips_per_s", "clips per second"),
     ("data_wait_ratio", "share of time waiting for data"),
+    ("checkpoint_ratio", "share of time held up by checkpoints"),
     ("wall_s", "seconds in all"),
 )
 _PAGE = "#/experiments?workflowType=machine_learning"

@@ -19,7 +19,7 @@ class WorkerJob(TypedDict):
     """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start.
 
     ``samples`` is the folder of the record of which clips each step was trained on, None without.
-    ``video_ids`` are those of the validation split.
+    ``video_ids`` are those of the validation split; ``checkpoints`` is Ray Train's folder.
     """
 
     config: Config
@@ -30,6 +30,7 @@ class WorkerJob(TypedDict):
     run_id: str
     weights: Path | None
     samples: Path | None
+    checkpoints: Path
     board: ActorHandle[Any]
     wall_s: float
 

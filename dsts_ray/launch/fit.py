@@ -2,32 +2,25 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-from ray.data import Dataset
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
-from dsts_ray.build import build_clip_spec, build_order, build_plan, build_view_spec
 from dsts_ray.data.checks import REFUSED_SCHEMA
 from dsts_ray.data.manifest import Manifest, write_parquet
-from dsts_ray.data.pipeline import (
-    execution_options,
-    test_stream,
-    training_stream,
-    videos_per_block,
-)
 from dsts_ray.errors import ClusterError, DSTSRayError, OutOfMemoryError
 from dsts_ray.launch.capacity import worker_resources
 from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
 from dsts_ray.launch.progress import shown_progress
-from dsts_ray.launch.run import CHECKPOINTS, REFUSED_FILE, SAMPLES, Run, latest_step
+from dsts_ray.launch.run import CHECKPOINTS, REFUSED_FILE, SAMPLES, Run
+from dsts_ray.launch.snapshot import latest_step
+from dsts_ray.launch.streams import RunStreams
 
 
 def fit(
@@ -69,9 +62,11 @@ def fit(
             run_id=run_id,
             weights=run.weights,
             samples=run.folder / SAMPLES if config.data.record_samples else None,
+            checkpoints=checkpoints,
             board=board,
             wall_s=time.monotonic() - started,
         )
+        streams = RunStreams(run, num_clips, board)
         trainer = TorchTrainer(
             cast(Callable[[dict[str, Any]], Any], run_worker),
             train_loop_config=dict(job),
@@ -92,11 +87,8 @@ def fit(
                     checkpoint_score_order="max",
                 ),
             ),
-            datasets={
-                "train": _training_factory(run, num_clips, checkpoints),
-                "val": _test_dataset(run),
-            },
-            dataset_config=DataConfig(execution_options=execution_options()),
+            datasets=streams.names(),
+            dataset_config=streams,
         )
         try:
             result = trainer.fit()
@@ -108,47 +100,6 @@ def fit(
     if "error" in returned:
         raise returned["error"]
     return result
-
-
-def _training_factory(run: Run, num_clips: int, checkpoints: Path) -> Callable[[], Dataset]:
-    """The stream from the latest registered checkpoint on.
-
-    Called at every start of the worker group.
-    """
-    config, manifest = run.config, str(run.manifest)
-
-    def make() -> Dataset:
-        first_step = latest_step(checkpoints)
-        return training_stream(
-            manifest=manifest,
-            split=config.data.train_split,
-            spec=build_clip_spec(config),
-            order=build_order(config, num_clips),
-            first_batch=first_step,
-            num_batches=build_plan(config, num_clips).num_steps - first_step + 1,
-            num_decoders=config.data.num_decoders,
-            cpus_per_decoder=config.data.cpus_per_decoder,
-            decoder_resource=config.data.decoder_resource,
-            timeout_s=config.data.decode_timeout_s,
-        )
-
-    return make
-
-
-def _test_dataset(run: Run) -> Dataset:
-    config = run.config
-    spec = build_view_spec(config)
-    return test_stream(
-        manifest=str(run.manifest),
-        split=config.data.val_split,
-        spec=spec,
-        block_size=videos_per_block(spec, config.evaluation.batch_size),
-        num_workers=config.scaling.num_workers,
-        num_decoders=config.data.num_decoders,
-        cpus_per_decoder=config.data.cpus_per_decoder,
-        decoder_resource=config.data.decoder_resource,
-        timeout_s=config.data.decode_timeout_s,
-    )
 
 
 def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]]) -> None:

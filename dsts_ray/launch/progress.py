@@ -21,24 +21,37 @@ _POLL_S = 0.5
 
 
 class ProgressBoard:
-    """Holds the latest progress, and where workers have started."""
+    """Holds the latest progress, where workers have started, and lines to print."""
 
     def __init__(self) -> None:
         """Start empty."""
         self._progress: dict[str, float] = {}
-        self._starts: list[int] = []
+        self._lines: list[str] = []
+        self._first_step = self._num_workers = 0
 
-    def start(self, step: int) -> None:
-        """Take down that workers start at this step."""
-        self._starts.append(step)
+    def start(self, step: int, num_workers: int) -> None:
+        """Take down that so many workers start at this step."""
+        before, self._first_step, self._num_workers = self._num_workers, step, num_workers
+        if before == num_workers:
+            self.tell(f"a worker failed; all start again from step {step}")
+        elif before:
+            self.tell(f"{num_workers} workers instead of {before} go on from step {step}")
+
+    def first_step(self) -> int:
+        """Return where the workers have started last."""
+        return self._first_step
+
+    def tell(self, line: str) -> None:
+        """Have a line printed."""
+        self._lines.append(line)
 
     def post(self, progress: Mapping[str, float]) -> None:
         """Replace the progress."""
         self._progress = dict(progress)
 
-    def read(self) -> tuple[dict[str, float], list[int]]:
-        """Return the latest progress, and the steps where workers have started."""
-        return self._progress, self._starts
+    def read(self) -> tuple[dict[str, float], list[str]]:
+        """Return the latest progress, and all lines to print so far."""
+        return self._progress, self._lines
 
 
 @contextmanager
@@ -70,7 +83,7 @@ def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        task, told = None, 1
+        task, told = None, 0
         while True:
             ended = done.wait(_POLL_S)
             progress, told = _read(board, console, told)
@@ -80,11 +93,11 @@ def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) 
 
 
 def _read(board: ActorHandle[Any], console: Console, told: int) -> tuple[dict[str, float], int]:
-    """Return the progress, and say where workers have started again; ``told`` starts are known."""
-    progress, starts = ray.get(board.read.remote())
-    for step in starts[told:]:
-        console.print(f"a worker failed; all start again from step {step}")
-    return progress, max(told, len(starts))
+    """Return the progress, and print what is new; ``told`` lines are known."""
+    progress, lines = ray.get(board.read.remote())
+    for line in lines[told:]:
+        console.print(line, soft_wrap=True)
+    return progress, len(lines)
 
 
 def _update(bars: Progress, task: TaskID | None, progress: dict[str, float]) -> TaskID | None:
@@ -100,7 +113,7 @@ def _update(bars: Progress, task: TaskID | None, progress: dict[str, float]) -> 
 
 
 def _print_lines(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:
-    last, told = -1.0, 1
+    last, told = -1.0, 0
     while True:
         ended = done.wait(_POLL_S)
         progress, told = _read(board, console, told)

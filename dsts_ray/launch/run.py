@@ -1,15 +1,15 @@
 """A training run and what lies in its folder."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.train import Result
-
+from dsts_ray.config.fields import config_fields
 from dsts_ray.config.load import FREE_KEYS, config_from_yaml, flatten
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import ConfigError
-from dsts_ray.train.checkpoint import CONFIG_FILE, TrainingState, read_state
+from dsts_ray.train.checkpoint import CONFIG_FILE
 
 DATA_FILE, REFUSED_FILE = "data.json", "refused.parquet"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
@@ -51,42 +51,35 @@ class Outcome:
     was_finished: bool
 
 
-def check_same_config(config: Config, folder: Path) -> None:
+def check_same_config(config: Config, folder: Path, allowed: Collection[str] = ()) -> None:
     """Refuse to go on with a run of another configuration.
 
+    Args:
+        config: As it is now.
+        folder: Of the run.
+        allowed: Keys that may differ.
+
     Raises:
-        ConfigError: Says what changed.
+        ConfigError: Says what changed, and how to go on nevertheless.
     """
+    unknown = sorted(set(allowed) - config_fields().keys())
+    if unknown:
+        raise ConfigError(
+            f"--changed names {', '.join(unknown)}, which is no key of the configuration; --help "
+            "lists them"
+        )
     if not (folder / CONFIG_FILE).exists():
         return
     before, now = flatten(config_from_yaml(folder / CONFIG_FILE)), flatten(config)
     changed = [
-        f"{key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        key
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_KEYS
+        if before.get(key) != now.get(key) and key not in (*FREE_KEYS, *allowed)
     ]
     if changed:
+        values = [f"{key}: {before.get(key)!r} before, {now.get(key)!r} now" for key in changed]
         raise ConfigError(
-            f"{folder} holds a run of another configuration ({'; '.join(changed)}); "
-            "choose another name=..., or the same configuration to continue it"
+            f"{folder} holds a run of another configuration ({'; '.join(values)}); choose another "
+            "name=..., the same configuration to continue it, or continue it with these changes: "
+            f"--changed {','.join(sorted({*changed, *allowed}))}"
         )
-
-
-def latest_checkpoint(checkpoints: Path) -> Path | None:
-    """The checkpoint that Ray Train's snapshot calls the latest; None without one."""
-    if not (checkpoints / "checkpoint_manager_snapshot.json").exists():
-        return None
-    latest = Result.from_path(str(checkpoints)).checkpoint
-    return Path(latest.path) if latest else None
-
-
-def latest_state(checkpoints: Path) -> TrainingState | None:
-    """State of the latest checkpoint; None without one."""
-    latest = latest_checkpoint(checkpoints)
-    return read_state(latest) if latest else None
-
-
-def latest_step(checkpoints: Path) -> int:
-    """Next step after the latest checkpoint; 0 without one."""
-    state = latest_state(checkpoints)
-    return state.step if state else 0

@@ -4,7 +4,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,13 @@ from dsts_ray.launch.run import (
     Outcome,
     Run,
     check_same_config,
-    latest_checkpoint,
-    latest_state,
-    latest_step,
 )
+from dsts_ray.launch.snapshot import latest_checkpoint, latest_state, recover
 from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
 from dsts_ray.report.results import RUN_ARTIFACT, SUMMARY_FILE
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_artifacts, open_run
 from dsts_ray.train.checkpoint import CONFIG_FILE, read_json
+from dsts_ray.train.checksums import verify
 from dsts_ray.train.predictions import PREDICTIONS_FILE
 
 
@@ -54,6 +53,7 @@ def train(
     *,
     tags: Mapping[str, str] | None = None,
     callbacks: Sequence[UserCallback] = (),
+    changed: Collection[str] = (),
 ) -> Outcome:
     """Train, evaluate, register; continues an interrupted run of the same name.
 
@@ -62,6 +62,7 @@ def train(
         console: Where progress is shown.
         tags: Of the MLflow run, beside the versions of the environment.
         callbacks: What Ray Train's controller tells of reports.
+        changed: Keys that may differ from those the run began with.
 
     Raises:
         DSTSRayError: Bad configuration, data, cluster or tracking server; what was trained until
@@ -71,7 +72,7 @@ def train(
     storage = storage_folder(config)
     name = run_name(config)
     folder = storage / name
-    check_same_config(config, folder)
+    check_same_config(config, folder, changed)
     uri = tracking_uri(config, storage)
     if (folder / SUMMARY_FILE).exists():
         path = manifest_path(config, storage)
@@ -95,7 +96,9 @@ def train(
         labelled_split(manifest, config.data.val_split)
         num_clips = len(labelled_split(manifest, config.data.train_split))
         check_held_out(config, num_clips)
-    if run.weights and not latest_step(folder / CHECKPOINTS):
+    recover(folder / CHECKPOINTS, config.tracking.metric, console.print)
+    earlier = latest_state(folder / CHECKPOINTS)
+    if run.weights and not earlier:
         print_weights(check_weights(config, len(manifest.classes), run.weights), console)
     run_id = open_run(
         uri=uri,
@@ -112,7 +115,6 @@ def train(
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
             (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))
-            earlier = latest_state(folder / CHECKPOINTS)
             started -= earlier.ledger.wall_s if earlier else 0.0  # as if it had not stopped
             result = fit(run, manifest, num_clips, run_id, console, started, callbacks)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
@@ -163,6 +165,7 @@ def _summarize(
     )
     best = result.get_best_checkpoint(run.config.tracking.metric, "max")
     assert best is not None
+    verify(Path(best.path))
     registration = register_best(
         run.config, run.tracking_uri, run_id, manifest, Path(best.path), setup
     )
@@ -184,6 +187,7 @@ def _summarize(
         "wall_s": wall_s,
         "clips_per_s": returned["clips_per_s"],
         "data_wait_ratio": returned["data_wait_ratio"],
+        "checkpoint_ratio": returned["checkpoint_ratio"],
         "refused": [
             {"video_id": video_ids[sample].as_py(), "reason": reason}
             for sample, reason in returned["refused"]

@@ -26,7 +26,8 @@ from dsts_ray.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from dsts_ray.launch.admission import admitted
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
-from dsts_ray.launch.run import CHECKPOINTS, latest_step
+from dsts_ray.launch.run import CHECKPOINTS
+from dsts_ray.launch.snapshot import latest_step, recover
 from dsts_ray.launch.trainer import train
 from dsts_ray.report.record import DIVERGED, FAILED, FINISHED
 from dsts_ray.tracking.search import find_runs, metric_history
@@ -157,7 +158,9 @@ def diverges(trial_id: str, result: Mapping[str, Any]) -> bool:
 
 def _earlier_reports(config: Config, job: SweepJob, num_steps: int) -> list[dict[str, Any]]:
     """What the run reported until its latest checkpoint, as MLflow has it."""
-    done = latest_step(job.storage / config.name / CHECKPOINTS)
+    checkpoints = job.storage / config.name / CHECKPOINTS
+    recover(checkpoints, config.tracking.metric, Console(quiet=True).print)
+    done = latest_step(checkpoints)
     names = [config.name] if done else []
     runs = find_runs(uri=job.uri, experiment=config.tracking.experiment, names=names)
     if config.name not in runs:

@@ -1,18 +1,15 @@
 """What runs in every Ray Train worker: wiring between Ray and the training loop."""
 
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
-import ray.train.torch
 import torch
-from ray.actor import ActorHandle
-from ray.util.placement_group import get_current_placement_group
 
 from dsts_ray.build import (
     build_augmentation,
@@ -30,59 +27,30 @@ from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
 from dsts_ray.errors import DataError
-from dsts_ray.launch.entry import PLACEMENT_GROUP, WorkerJob
+from dsts_ray.launch.context import RayContext
+from dsts_ray.launch.entry import WorkerJob
 from dsts_ray.launch.figures import FigureLog
+from dsts_ray.launch.snapshot import newest_sound
+from dsts_ray.launch.streams import TRAIN, VAL
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
 from dsts_ray.tracking.mlflow import MLflowTracker
 from dsts_ray.train.checkpoint import (
     TrainingState,
     collect_optimizer_state,
+    copy_weights,
     load_optimizer_state,
     load_weights,
     read_state,
+    save_copied_weights,
     save_training_state,
-    save_weights,
 )
-from dsts_ray.train.collective import average_buffers
+from dsts_ray.train.collective import average_buffers, gather_objects
 from dsts_ray.train.evaluate import Predictions, TimedPredictor, gate_metrics, predict_split, score
 from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.predictions import PREDICTIONS_FILE, SavedPredictions, write_predictions
 from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import TrainingStep
-
-_SHOW_PERIOD_S = 0.3
-
-
-class RayContext:
-    """The training loop's view of Ray Train."""
-
-    def __init__(self, board: ActorHandle[Any]) -> None:
-        """Read rank, size and device from Ray Train."""
-        context = ray.train.get_context()
-        self.rank = context.get_world_rank()
-        self.num_workers = context.get_world_size()
-        self.device = ray.train.torch.get_device()
-        self._board = board
-        self._last_shown = 0.0
-
-    def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
-        """See :class:`~dsts_ray.train.context.RunContext`."""
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if self.rank == 0:
-                write(Path(folder))
-                checkpoint = ray.train.Checkpoint.from_directory(folder)
-            place = get_current_placement_group()
-            held = {PLACEMENT_GROUP: place.id.hex()} if place else {}
-            ray.train.report({**metrics, **held}, checkpoint=checkpoint)
-
-    def show(self, progress: Mapping[str, float]) -> None:
-        """See :class:`~dsts_ray.train.context.RunContext`."""
-        last = progress["step"] == progress["num_steps"]
-        if self.rank == 0 and (last or time.monotonic() - self._last_shown > _SHOW_PERIOD_S):
-            self._last_shown = time.monotonic()
-            self._board.post.remote(dict(progress))
 
 
 def train_worker(job: WorkerJob) -> dict[str, Any]:
@@ -94,19 +62,18 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     """
     started = time.monotonic()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    config, classes = job["config"], job["classes"]
-    context = RayContext(job["board"])
+    context = RayContext(job["board"], job["checkpoints"])
+    config, classes = job["config"].with_workers(context.num_workers), job["classes"]
     model = build_model(config, len(classes)).to(context.device).train()
-    restored = ray.train.get_checkpoint()
-    if restored is None:
+    checkpoint = _chosen_checkpoint(job, context)
+    if checkpoint is None:
         if job["weights"]:
             load_starting_weights(model, job["weights"])
         step, state = build_step(config, model), TrainingState(0, {}, (), Ledger())
     else:
-        with restored.as_directory() as folder:
-            load_weights(Path(folder), model)
-            step, state = build_step(config, model), read_state(Path(folder))
-            load_optimizer_state(Path(folder), _engines(step))
+        load_weights(checkpoint, model)
+        step, state = build_step(config, model), read_state(checkpoint)
+        load_optimizer_state(checkpoint, _engines(step))
     tracker: Tracker = NullTracker()
     figures: FigureLog | None = None
     if context.rank == 0:
@@ -116,7 +83,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             plan=build_plan(config, job["num_clips"]),
             every=config.tracking.figures_every,
         )
-        job["board"].start.remote(state.step)
+        ray.get(job["board"].start.remote(state.step, context.num_workers))
         tracker = MLflowTracker(
             uri=job["tracking_uri"],
             run_id=job["run_id"],
@@ -125,12 +92,15 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         )
 
     record = SampleRecord(job["samples"]) if job["samples"] else None
+    if record and context.rank == 0:
+        record.forget_from(state.step)
     evaluated: list[SavedPredictions] = []
+    text = config_to_yaml(job["config"])
 
     def evaluate() -> dict[str, float]:
         average_buffers(model)
         blocks = batches(
-            ray.train.get_dataset_shard("val"),
+            ray.train.get_dataset_shard(VAL),
             batch_size=videos_per_block(build_view_spec(config), config.evaluation.batch_size),
             prefetch_blocks=1,
         )
@@ -151,15 +121,15 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
             dsts = model.classifier.dsts
             ratios = dsts.spatial_ratios() if dsts else []
             figures.add(predictions, ratios, next_step=next_step)
+        state = TrainingState(next_step, metrics, tuple(tracker.undelivered()), ledger)
+        weights = copy_weights(model) if context.rank == 0 else {}
 
         def write_files(folder: Path) -> None:
             if record and samples:
                 record.write(samples)
-            save_weights(folder, model, classes=classes, config=config_to_yaml(config))
+            save_copied_weights(folder, weights, classes=classes, config=text)
             if predictions is not None:
                 write_predictions(predictions, folder / PREDICTIONS_FILE)
-            undelivered = tuple(tracker.undelivered())
-            state = TrainingState(next_step, metrics, undelivered, ledger)
             save_training_state(folder, optimizer_state, state)
 
         return write_files
@@ -188,8 +158,17 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "figures_lost": figures_lost,
         "clips_per_s": loop.ledger.clips_per_s,
         "data_wait_ratio": loop.ledger.data_wait_ratio,
+        "checkpoint_ratio": loop.ledger.checkpoint_ratio,
         "refused": loop.all_refused(),
     }
+
+
+def _chosen_checkpoint(job: WorkerJob, context: RayContext) -> Path | None:
+    """The newest sound checkpoint; rank 0 chooses for all."""
+    chosen = None
+    if context.rank == 0:
+        chosen = newest_sound(job["checkpoints"], job["board"].tell.remote)
+    return gather_objects(chosen)[0]
 
 
 def _saved(job: WorkerJob, predictions: Predictions) -> SavedPredictions:
@@ -215,7 +194,7 @@ def _stream(
     """This worker's micro-batches, augmented: held-out clips are the next step's training clips."""
     order = build_order(config, num_clips)
     augmentation = build_augmentation(config)
-    shard = ray.train.get_dataset_shard("train")
+    shard = ray.train.get_dataset_shard(TRAIN)
     blocks = batches(
         shard, batch_size=order.micro_batch_size, prefetch_blocks=config.data.prefetch_blocks
     )

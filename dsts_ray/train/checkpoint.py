@@ -2,7 +2,8 @@
 
 Layout: ``model.safetensors`` (all parameters and buffers; class names in its metadata),
 ``optimizer.safetensors`` (one entry per engine, parameter and state), ``config.yaml``,
-``state.json`` (format version, next step, metrics, metric points not delivered yet, the ledger).
+``state.json`` (format version, next step, metrics, metric points not delivered yet, the ledger),
+``checksums.json`` (size and SHA-256 of the others; see :mod:`~dsts_ray.train.checksums`).
 """
 
 import json
@@ -20,7 +21,7 @@ from dsts_ray.tracking.base import Point
 from dsts_ray.train.engine import ParameterEngine
 from dsts_ray.train.ledger import Ledger
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 WEIGHTS_FILE, OPTIMIZER_FILE, CONFIG_FILE, STATE_FILE = (
     "model.safetensors",
     "optimizer.safetensors",
@@ -49,17 +50,30 @@ def save_weights(
     directory: Path, model: Recognizer, *, classes: Sequence[str], config: str
 ) -> None:
     """Write the two files a model is used from: weights and configuration."""
-    weights = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    save_copied_weights(directory, copy_weights(model), classes=classes, config=config)
+
+
+def copy_weights(model: Recognizer) -> dict[str, Tensor]:
+    """Copy weights into memory, so that they can be written while training goes on."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
     }
-    save_file(weights, directory / WEIGHTS_FILE, metadata={"classes": json.dumps(list(classes))})
+
+
+def save_copied_weights(
+    directory: Path, weights: Mapping[str, Tensor], *, classes: Sequence[str], config: str
+) -> None:
+    """Write what :func:`copy_weights` gave, and the configuration."""
+    metadata = {"classes": json.dumps(list(classes))}
+    save_file(dict(weights), directory / WEIGHTS_FILE, metadata=metadata)
     (directory / CONFIG_FILE).write_text(config)
 
 
 def save_training_state(
     directory: Path, optimizer_state: Mapping[str, Tensor], state: TrainingState
 ) -> None:
-    """Write what continuing needs beyond the weights; ``state.json`` comes last."""
+    """Write what continuing needs beyond the weights."""
     save_file(dict(optimizer_state), directory / OPTIMIZER_FILE)
     content = {"format_version": FORMAT_VERSION, **state._asdict()}
     content["ledger"] = state.ledger.to_json()

@@ -23,7 +23,11 @@ class RunContext(Protocol):
     def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
         """Hand over a checkpoint with its metrics.
 
-        Called on all workers, ``write`` runs on rank 0.
+        Called on all workers; ``write`` runs on rank 0, in the background. Returns once the
+        checkpoint before this one is written.
+
+        Raises:
+            CheckpointError: That one could not be written.
         """
         ...
 

@@ -12,6 +12,8 @@ class Ledger:
         wall_s: Since the run began, without the time between sessions and what was lost with one.
         training_s: Of a worker in steps, waiting for data included, evaluation excluded.
         waiting_s: Waiting for data.
+        checkpoint_s: Of training held up by checkpoints, until each is copied into memory and the
+            one before it is written.
         num_clips: Clips trained on, of all workers.
         num_refused: Clips refused in the epoch under way, of all workers.
         refused: (sample id, reason) of clips refused in any epoch; this worker's, and all workers'
@@ -21,6 +23,7 @@ class Ledger:
     wall_s: float = 0.0
     training_s: float = 0.0
     waiting_s: float = 0.0
+    checkpoint_s: float = 0.0
     num_clips: int = 0
     num_refused: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
@@ -34,6 +37,12 @@ class Ledger:
     def data_wait_ratio(self) -> float:
         """Share of the training time spent waiting for data."""
         return self.waiting_s / self.training_s if self.training_s else 0.0
+
+    @property
+    def checkpoint_ratio(self) -> float:
+        """Share of the time of training and checkpoints that checkpoints take."""
+        spent = self.training_s + self.checkpoint_s
+        return self.checkpoint_s / spent if spent else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -39,8 +39,8 @@ class TrainingLoop:
             there are steps.
         accumulation_steps: Micro-batches of one step.
         evaluate: Metrics of the validation split, called on all workers.
-        write: Writes a checkpoint of the next step and these metrics into a folder; returns the
-            collective part's continuation, which runs on rank 0.
+        write: Copies a checkpoint of the next step and these metrics into memory, on all workers;
+            returns what writes the copy into a folder on rank 0, while training goes on.
         learning_rates: (downstream, upstream) at a share of the run done.
         tracker: Takes the metrics.
         max_bad_ratio: Share of an epoch's clips that may be refused.
@@ -104,10 +104,17 @@ class TrainingLoop:
                 logged = {"logged_ms": self.tracker.log_metrics(evaluation, step=step)}
                 metrics |= evaluation
                 report = {**metrics, **logged, "step": step + 1}
-                self.context.report(report, self.write(step + 1, metrics))
+                self._save(step, report, metrics)
             elif self.plan.saves_after(step):  # without an evaluation's metrics, it is not the best
-                self.context.report({"step": step + 1}, self.write(step + 1, metrics))
+                self._save(step, {"step": step + 1}, metrics)
         return metrics
+
+    def _save(self, step: int, report: Mapping[str, float], metrics: dict[str, float]) -> None:
+        started = time.perf_counter()
+        self.context.report(report, self.write(step + 1, dict(metrics)))
+        elapsed = time.perf_counter() - started
+        self.ledger.checkpoint_s += elapsed
+        self.tracker.log_metrics({"time/checkpoint_s": elapsed}, step=step)
 
     def all_refused(self) -> list[tuple[int, str]]:
         """(sample id, reason) of the clips refused so far; called on all workers."""

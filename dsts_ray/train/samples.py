@@ -41,6 +41,12 @@ class SampleRecord:
             self._rows += [(step, sample_id, False) for sample_id in trained]
             self._rows += [(step, sample_id, True) for sample_id, _ in batch.refused]
 
+    def forget_from(self, step: int) -> None:
+        """Delete the files of this step and later ones, which the run trains anew."""
+        for path in self.folder.glob("*.parquet"):
+            if int(path.name.partition("-")[0]) >= step:
+                path.unlink()
+
     def gathered(self) -> pa.Table:
         """Hand over the clips of all workers, by step and worker; called on all."""
         shares = enumerate(gather_objects(self._rows))

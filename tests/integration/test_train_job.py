@@ -86,6 +86,9 @@ def test_mlflow_holds_metrics_parameters_and_versions(
         assert steps(key) == list(range(12)), key
     for key in ("val/top1", "train/epoch", "dsts/layer0/utilization", GATE):
         assert steps(key) == [3, 7, 11], key
+    assert steps("time/checkpoint_s")[-1] == 11
+    assert set(steps("time/checkpoint_s")) <= {2, 3, 5, 7, 8, 11}
+    assert 0 < trained.summary["checkpoint_ratio"] < 0.5
     assert run.data.metrics["val/top1"] == trained.summary["val/top1"]
 
 

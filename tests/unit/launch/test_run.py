@@ -16,3 +16,13 @@ def test_a_run_goes_on_elsewhere_but_not_with_another_configuration(tmp_path: Pa
     check_same_config(load_config(preset="demo", overrides=(*placed, *waiting)), tmp_path)
     with pytest.raises(ConfigError, match=r"train\.seed: 0 before, 1 now\)"):
         check_same_config(load_config(preset="demo", overrides=["train.seed=1"]), tmp_path)
+
+
+def test_a_changed_configuration_goes_on_where_its_keys_are_named(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(config_to_yaml(load_config(preset="demo")))
+    now = load_config(preset="demo", overrides=["train.seed=1", "scaling.num_workers=1"])
+    with pytest.raises(ConfigError, match=r"--changed scaling\.num_workers,train\.seed$"):
+        check_same_config(now, tmp_path, ["train.seed"])
+    check_same_config(now, tmp_path, ["train.seed", "scaling.num_workers"])
+    with pytest.raises(ConfigError, match=r"--changed names train\.sed"):
+        check_same_config(now, tmp_path, ["train.sed"])
