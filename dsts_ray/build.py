@@ -189,6 +189,7 @@ def build_step(
         utilization_loss_weight=config.dsts.utilization_loss_weight,
         label_smoothing=config.optim.label_smoothing,
         precision=config.engine.precision,
+        keeps_statistics=config.train.on_nonfinite_loss == "skip",
     )
 
 
@@ -363,6 +364,7 @@ def build_loop(
         tracker=tracker,
         max_bad_ratio=config.data.max_bad_ratio,
         held_out_ratio=config.udl.held_out_ratio,
+        stops_on_nonfinite_loss=config.train.on_nonfinite_loss == "stop",
         ledger=ledger,
         record=record,
     )

@@ -1,5 +1,8 @@
 """Errors that a user can cause: each says what was given, what is allowed, and what to change."""
 
+from functools import partial
+from typing import Any
+
 
 class DSTSRayError(Exception):
     """Base of every error a job reports as one message without a traceback."""
@@ -19,6 +22,24 @@ class CheckpointError(DSTSRayError):
 
 class ClusterError(DSTSRayError):
     """The Ray cluster cannot run what was asked for."""
+
+
+class DivergedError(DSTSRayError):
+    """The training loss, or its gradient, is NaN or infinite.
+
+    Attributes:
+        step: Optimizer step, from 0.
+        loss: Of that step.
+    """
+
+    def __init__(self, message: str, *, step: int, loss: float) -> None:
+        """Say what happened at a step."""
+        super().__init__(message)
+        self.step, self.loss = step, loss
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the attributes on the way between processes."""
+        return (partial(DivergedError, step=self.step, loss=self.loss), self.args)
 
 
 class OutOfMemoryError(DSTSRayError):

@@ -301,6 +301,9 @@ class TrainConfig:
     """Evaluation and a checkpoint after every so many epochs, and at the end."""
     checkpoint_every_steps: Annotated[int, Ge(0)] = 0
     """A checkpoint without an evaluation after every so many steps; 0 means none."""
+    on_nonfinite_loss: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is NaN or infinite updates nothing and ends the run, or is
+    counted and skipped. Its videos are listed in the run's folder."""
     keep_checkpoints: PositiveInt = 2
     """Best checkpoints kept; the latest one is kept besides, where it is none of them."""
     seed: Annotated[int, Ge(0)] = 0

@@ -26,6 +26,7 @@ _ROWS = (
     ("val/num_incomplete", "  of them with missing views"),
     ("num_parameters", "parameters"),
     ("num_dsts_parameters", "  of them DSTS"),
+    ("num_skipped_steps", "steps skipped, their loss or gradient not finite"),
     ("clips_per_s", "clips per second"),
     ("data_wait_ratio", "share of time waiting for data"),
     ("checkpoint_ratio", "share of time held up by checkpoints"),

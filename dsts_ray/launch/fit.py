@@ -1,5 +1,6 @@
 """Ray Train: workers, streams and what their failures mean."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -13,14 +14,16 @@ from rich.console import Console
 
 from dsts_ray.data.checks import REFUSED_SCHEMA
 from dsts_ray.data.manifest import Manifest, write_parquet
-from dsts_ray.errors import ClusterError, DSTSRayError, OutOfMemoryError
+from dsts_ray.data.storage import replacing
+from dsts_ray.errors import ClusterError, DivergedError, DSTSRayError, OutOfMemoryError
 from dsts_ray.launch.capacity import worker_resources
 from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
 from dsts_ray.launch.progress import shown_progress
-from dsts_ray.launch.run import CHECKPOINTS, REFUSED_FILE, SAMPLES, Run
+from dsts_ray.launch.run import CHECKPOINTS, NONFINITE_FILE, REFUSED_FILE, SAMPLES, Run
 from dsts_ray.launch.snapshot import latest_step
 from dsts_ray.launch.streams import RunStreams
+from dsts_ray.train.ledger import NonFiniteStep
 
 
 def fit(
@@ -97,8 +100,9 @@ def fit(
     returned = result.return_value
     assert returned is not None
     _write_refused(run, manifest, returned["refused"])
+    steps = _write_nonfinite(run, manifest, returned["nonfinite"])
     if "error" in returned:
-        raise returned["error"]
+        raise _explained(run, returned["error"], steps)
     return result
 
 
@@ -114,6 +118,39 @@ def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]])
         for sample, reason in refused
     ]
     write_parquet(pa.Table.from_pylist(rows, REFUSED_SCHEMA), run.folder / REFUSED_FILE)
+
+
+def _write_nonfinite(
+    run: Run, manifest: Manifest, steps: list[NonFiniteStep]
+) -> list[dict[str, Any]]:
+    """List the videos of steps whose loss or gradient was not finite."""
+    ids = manifest.split(run.config.data.train_split).table["video_id"]
+    rows = [
+        {
+            "step": entry.step + 1,
+            "loss": str(entry.loss),
+            "train": [ids[sample].as_py() for sample in entry.train],
+            "held_out": [ids[sample].as_py() for sample in entry.held_out],
+        }
+        for entry in steps
+    ]
+    with replacing(run.folder / NONFINITE_FILE) as partial:
+        partial.write_text(json.dumps(rows, indent=2))
+    return rows
+
+
+def _explained(run: Run, error: DSTSRayError, steps: list[dict[str, Any]]) -> DSTSRayError:
+    """The error, with the videos of a step that diverged and what to do."""
+    if not isinstance(error, DivergedError):
+        return error
+    return DivergedError(
+        f"{error}; nothing was updated by it. Its videos are {', '.join(steps[-1]['train'])}, held "
+        f"out were {', '.join(steps[-1]['held_out']) or 'none'} (also in "
+        f"{run.folder / NONFINITE_FILE}). Look at them, train with a lower optim.lr, or skip such "
+        f"steps: name={run.name} train.on_nonfinite_loss=skip --changed train.on_nonfinite_loss",
+        step=error.step,
+        loss=error.loss,
+    )
 
 
 def _first_cause(error: TrainingFailedError) -> DSTSRayError:

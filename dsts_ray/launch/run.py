@@ -11,7 +11,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.errors import ConfigError
 from dsts_ray.train.checkpoint import CONFIG_FILE
 
-DATA_FILE, REFUSED_FILE = "data.json", "refused.parquet"
+DATA_FILE, REFUSED_FILE, NONFINITE_FILE = "data.json", "refused.parquet", "nonfinite.json"
 CHECKPOINTS, SAMPLES = "checkpoints", "samples"
 
 

@@ -22,7 +22,7 @@ from dsts_ray.build import build_plan
 from dsts_ray.config.schema import Config
 from dsts_ray.config.trials import SweepPlan, Trial
 from dsts_ray.data.manifest import Manifest
-from dsts_ray.errors import CheckpointError, ConfigError, DataError, OutOfMemoryError
+from dsts_ray.errors import CheckpointError, ConfigError, DataError, DivergedError, OutOfMemoryError
 from dsts_ray.launch.admission import admitted
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
@@ -129,31 +129,22 @@ def run_trial(parameters: dict[str, Any], *, job: SweepJob) -> None:
                     tags={PARENT_TAG: job.parent_run_id},
                     callbacks=[EarlierReports(num_steps)],
                 )
+        except DivergedError as error:
+            step = error.step + 1
+            tune.report({metric: math.nan, _LOSS: error.loss, "step": step, "outcome": DIVERGED})
+            return
         except _NOT_RETRIED as error:
             tune.report(
                 {metric: math.nan, "step": 0, "outcome": FAILED, "reason": _one_line(error)}
             )
             return
-    last = {"step": num_steps, metric: outcome.summary[metric]}
-    loss = outcome.summary["train/loss_last"]
-    tune.report({**last, _LOSS: loss, "outcome": DIVERGED if has_diverged(loss) else FINISHED})
+    tune.report({"step": num_steps, metric: outcome.summary[metric], "outcome": FINISHED})
 
 
 def run_length(config: Config, storage: Path) -> int:
     """Optimizer steps of a run whose manifest exists."""
     manifest = Manifest.read(manifest_path(config, storage))
     return build_plan(config, len(labelled_split(manifest, config.data.train_split))).num_steps
-
-
-def has_diverged(loss: float | None) -> bool:
-    """Tell whether a training loss is NaN or infinite."""
-    return loss is not None and not math.isfinite(loss)
-
-
-def diverges(trial_id: str, result: Mapping[str, Any]) -> bool:
-    """Tune's criterion to stop a trial: its loss is not finite."""
-    del trial_id
-    return "outcome" not in result and has_diverged(result.get(_LOSS))
 
 
 def _earlier_reports(config: Config, job: SweepJob, num_steps: int) -> list[dict[str, Any]]:

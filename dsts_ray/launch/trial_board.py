@@ -18,7 +18,7 @@ from rich.table import Table
 from dsts_ray.config.trials import Trial
 from dsts_ray.launch.admission import release
 from dsts_ray.launch.entry import PLACEMENT_GROUP
-from dsts_ray.launch.trial import SweepJob, has_diverged
+from dsts_ray.launch.trial import SweepJob
 from dsts_ray.report.record import DIVERGED, FAILED, STOPPED
 
 WAITING, RUNNING = "waiting", "running"
@@ -127,8 +127,6 @@ class TrialBoard(tune.Callback):
         state.metrics = {key: value for key, value in result.items() if "/" in key}
         if "outcome" in result:
             state.outcome, state.reason = result["outcome"], result.get("reason", "")
-        elif has_diverged(result.get(_LOSS)):
-            state.outcome = DIVERGED
         if state.outcome == DIVERGED:
             state.reason = f"the training loss is {result[_LOSS]} at step {state.step}"
         if state.outcome == RUNNING:

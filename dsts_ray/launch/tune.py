@@ -27,7 +27,7 @@ from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.searcher import optuna_searcher
-from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, diverges, run_trial
+from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, run_trial
 from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
 from dsts_ray.report.record import (
     DIVERGED,
@@ -217,7 +217,6 @@ def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) ->
                 name=folder.name,
                 storage_path=str(folder.parent),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                stop=diverges,
                 callbacks=[board],
                 verbose=0,
             ),

@@ -26,7 +26,7 @@ from dsts_ray.config.load import config_to_yaml, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch, pixels_to_device
 from dsts_ray.data.pipeline import batches, videos_per_block
-from dsts_ray.errors import DataError
+from dsts_ray.errors import DataError, DivergedError
 from dsts_ray.launch.context import RayContext
 from dsts_ray.launch.entry import WorkerJob
 from dsts_ray.launch.figures import FigureLog
@@ -148,8 +148,12 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     )
     try:
         metrics = loop.run(state.step, state.metrics)
-    except DataError as error:  # all workers meet it alike, as they would after a restart
-        return {"error": error, "refused": loop.all_refused()}
+    except (DataError, DivergedError) as error:  # all meet it alike, as they would after a restart
+        return {
+            "error": error,
+            "refused": loop.all_refused(),
+            "nonfinite": loop.ledger.nonfinite,
+        }
     finally:
         figures_lost = figures.close() if figures else []
         tracker.close()
@@ -160,6 +164,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "data_wait_ratio": loop.ledger.data_wait_ratio,
         "checkpoint_ratio": loop.ledger.checkpoint_ratio,
         "refused": loop.all_refused(),
+        "nonfinite": loop.ledger.nonfinite,
     }
 
 

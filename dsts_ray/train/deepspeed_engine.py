@@ -1,6 +1,7 @@
 """Parameter engine on DeepSpeed: ZeRO 0, 1 or 2. The only file that knows DeepSpeed."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -80,11 +81,22 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> float:
         """See :class:`~dsts_ray.train.engine.ParameterEngine`."""
         set_lr(self._optimizer, lr)
-        plain = isinstance(self._optimizer, torch.optim.Optimizer)
-        norm = self._reduced_gradient_norm() if plain else 0.0
-        self.engine.step()
         self._pending = False
-        return norm if plain else float(self._optimizer._global_grad_norm)
+        if not isinstance(self._optimizer, torch.optim.Optimizer):
+            self.engine.step()  # ZeRO 1 and 2 take no step with such a gradient
+            return float(self._optimizer._global_grad_norm)
+        norm = self._reduced_gradient_norm()
+        if math.isfinite(norm):
+            self.engine.step()
+        else:
+            self._count_without_update()
+        return norm
+
+    def _count_without_update(self) -> None:
+        self.engine.set_gradient_accumulation_boundary(False)
+        self.engine.step()
+        self.engine._is_gradient_accumulation_boundary = None
+        self.engine.zero_grad()
 
     def _reduced_gradient_norm(self) -> float:
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]

@@ -24,7 +24,10 @@ class ParameterEngine(Protocol):
         ...
 
     def step(self, lr: float) -> float:
-        """Clip, update and clear; returns the gradient's norm before clipping."""
+        """Clip, update and clear; returns the gradient's norm before clipping.
+
+        Where the norm is NaN or infinite, gradients are cleared and nothing else changes.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -69,7 +72,8 @@ class TorchEngine:
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm or float("inf"))
         set_lr(self.optimizer, lr)
-        self.optimizer.step()
+        if norm.isfinite():
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
 

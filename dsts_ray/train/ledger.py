@@ -1,7 +1,23 @@
 """What a run has done so far, in all its sessions."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class NonFiniteStep(NamedTuple):
+    """A step whose loss or gradient was NaN or infinite.
+
+    Attributes:
+        step: Optimizer step, from 0.
+        loss: Of the joined batch; NaN where Eq. 10's gradient was not finite.
+        train: Sample ids of D_train, of all workers.
+        held_out: Sample ids of D_val.
+    """
+
+    step: int
+    loss: float
+    train: list[int]
+    held_out: list[int]
 
 
 @dataclass
@@ -16,6 +32,7 @@ class Ledger:
             one before it is written.
         num_clips: Clips trained on, of all workers.
         num_refused: Clips refused in the epoch under way, of all workers.
+        nonfinite: Steps whose loss or gradient was NaN or infinite.
         refused: (sample id, reason) of clips refused in any epoch; this worker's, and all workers'
             of earlier sessions.
     """
@@ -26,6 +43,7 @@ class Ledger:
     checkpoint_s: float = 0.0
     num_clips: int = 0
     num_refused: int = 0
+    nonfinite: list[NonFiniteStep] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -52,4 +70,5 @@ class Ledger:
     def from_json(cls, content: dict[str, Any]) -> "Ledger":
         """Read what ``to_json`` gave, through JSON."""
         refused = [(int(sample), str(reason)) for sample, reason in content["refused"]]
-        return cls(**{**content, "refused": refused})
+        nonfinite = [NonFiniteStep(*step) for step in content["nonfinite"]]
+        return cls(**{**content, "refused": refused, "nonfinite": nonfinite})

@@ -3,6 +3,7 @@
 It knows no Ray: context, stream, step, evaluation and tracker are given.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +14,18 @@ import torch
 from torch import Tensor
 
 from dsts_ray.data.batch import ClipBatch, select
-from dsts_ray.errors import DataError
+from dsts_ray.errors import DataError, DivergedError
 from dsts_ray.metrics.specialization import entropy
 from dsts_ray.tracking.base import Tracker
 from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_workers
 from dsts_ray.train.context import RunContext
-from dsts_ray.train.ledger import Ledger
+from dsts_ray.train.ledger import Ledger, NonFiniteStep
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.samples import SampleRecord
 from dsts_ray.train.step import StepResult, TrainingStep
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps that are skipped one after the other until the run ends: not single videos are at fault."""
 
 WriteCheckpoint = Callable[[int, dict[str, float]], Callable[[Path], None]]
 """From next step and metrics to what writes them into a folder."""
@@ -45,6 +49,7 @@ class TrainingLoop:
         tracker: Takes the metrics.
         max_bad_ratio: Share of an epoch's clips that may be refused.
         held_out_ratio: Share of the next joined batch that is held out, its first rows.
+        stops_on_nonfinite_loss: Or skips the step.
         ledger: Of the run until ``first_step``.
         record: Takes down the clips of every step.
     """
@@ -60,6 +65,7 @@ class TrainingLoop:
     tracker: Tracker
     max_bad_ratio: float
     held_out_ratio: float = 1.0
+    stops_on_nonfinite_loss: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     record: SampleRecord | None = None
     _chosen: Tensor | None = None
@@ -73,6 +79,8 @@ class TrainingLoop:
 
         Raises:
             DataError: More of an epoch's clips were refused than ``max_bad_ratio`` allows.
+            DivergedError: A loss or gradient is NaN or infinite, and the run stops there, or has
+                skipped too many steps in a row.
         """
         metrics = dict(metrics)
         if first_step >= self.plan.num_steps:
@@ -83,9 +91,9 @@ class TrainingLoop:
             train, ahead = ahead, self._take()
             waited = time.perf_counter() - started
             lr, upstream_lr = self.learning_rates(step / self.plan.num_steps)
-            result = self.step(
-                step, train, self._held_out(step, train, ahead), lr=lr, upstream_lr=upstream_lr
-            )
+            held_out = self._held_out(step, train, ahead)
+            result = self.step(step, train, held_out, lr=lr, upstream_lr=upstream_lr)
+            self._check_finite(step, train, held_out, result)
             self._account(train, result)
             if self.record:
                 self.record.add(step, train)
@@ -93,7 +101,7 @@ class TrainingLoop:
             self.ledger.training_s += elapsed
             self.ledger.waiting_s += waited
             self.ledger.num_clips += result.num_clips
-            metrics |= result.metrics
+            metrics |= {} if result.was_skipped else result.metrics
             timings = {"time/step_s": elapsed, "time/data_wait_s": waited}
             self.tracker.log_metrics({**result.metrics, **timings}, step=step)
             self._show(step, result.loss)
@@ -138,6 +146,26 @@ class TrainingLoop:
         seen = gather_rows(torch.cat([batch.sample_ids for batch in train]))
         return [select(batch, ~torch.isin(batch.sample_ids, seen)) for batch in ahead]
 
+    def _check_finite(
+        self, step: int, train: list[ClipBatch], held_out: list[ClipBatch], result: StepResult
+    ) -> None:
+        """Take down a step whose loss or gradient is not finite, alike on all workers."""
+        if math.isfinite(result.loss) and not result.was_skipped:
+            return
+        self.ledger.nonfinite.append(
+            NonFiniteStep(step, result.loss, _samples_of(train), _samples_of(held_out))
+        )
+        skipped = [entry.step for entry in self.ledger.nonfinite]
+        self.tracker.log_metrics({"train/num_skipped": len(skipped)}, step=step)
+        in_a_row = skipped[-MAX_SKIPPED_IN_A_ROW:] == list(
+            range(step - MAX_SKIPPED_IN_A_ROW + 1, step + 1)
+        )
+        if self.stops_on_nonfinite_loss or in_a_row or not result.was_skipped:
+            what = f"the loss or gradient of step {step + 1} is not finite (loss {result.loss})"
+            if in_a_row:
+                what += f", and so were those of the {MAX_SKIPPED_IN_A_ROW - 1} steps before"
+            raise DivergedError(what, step=step, loss=result.loss)
+
     def _account(self, train: list[ClipBatch], result: StepResult) -> None:
         self.ledger.refused += [pair for batch in train for pair in batch.refused]
         self.ledger.num_refused += result.num_refused
@@ -180,3 +208,9 @@ class TrainingLoop:
                 "clips_per_s": self.ledger.clips_per_s,
             }
         )
+
+
+def _samples_of(batches: list[ClipBatch]) -> list[int]:
+    """Sample ids of all workers' clips that count."""
+    ids = [batch.sample_ids[batch.weights > 0] for batch in batches]
+    return sorted(gather_rows(torch.cat(ids)).tolist()) if ids else []

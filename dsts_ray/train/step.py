@@ -1,5 +1,6 @@
 """One optimizer step: the three updates of Eq. 9-11, or one plain backpropagation step."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ class StepResult(NamedTuple):
         num_clips: Clips that counted in the joined training batch.
         num_refused: Clips of it that could not be decoded.
         chosen: Activations of each layer's neurons on this worker, (layers, neurons), or None.
+        was_skipped: A gradient was NaN or infinite. Nothing has changed then, but for upstream
+            where that was the actual update's: its own step was taken before.
     """
 
     loss: float
@@ -41,6 +44,7 @@ class StepResult(NamedTuple):
     num_clips: int
     num_refused: int
     chosen: Tensor | None
+    was_skipped: bool = False
 
 
 @dataclass
@@ -62,6 +66,7 @@ class TrainingStep:
             gradient reaches upstream alone.
         label_smoothing: In [0, 1).
         precision: ``bf16`` runs all passes under autocast.
+        keeps_statistics: Running statistics are put back where a step is skipped.
     """
 
     model: Recognizer
@@ -75,6 +80,7 @@ class TrainingStep:
     utilization_loss_weight: float = 0.0
     label_smoothing: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
+    keeps_statistics: bool = False
     _frozen_names: tuple[str, ...] = field(init=False)
     _previous: list[tuple[ClipBatch, BackboneOutput]] = field(init=False, default_factory=list)
 
@@ -103,11 +109,14 @@ class TrainingStep:
         """
         criteria, total = self._criteria(train)
         metrics = {"train/lr": lr}
+        statistics = [b.clone() for b in self.model.buffers()] if self.keeps_statistics else []
         outputs: list[BackboneOutput | None] = [None] * len(train)
         if self.upstream is not None:
             if len(train) == 1:
                 outputs[0] = self._backbone(step, "train", train[0])
             metrics |= self._meta_update(step, train, held_out, criteria, outputs, upstream_lr)
+            if not math.isfinite(metrics["udl/upstream_gradient_norm"]):
+                return self._skipped(math.nan, metrics, statistics)
         penalty = self._penalty(len(train)) if self.upstream is None else None
         counts, chosen, trained = [], [], []
         for batch, criterion, output in zip(train, criteria, outputs, strict=True):
@@ -123,7 +132,19 @@ class TrainingStep:
         sums = sum_over_workers(torch.stack(counts).double().sum(0)).tolist()
         loss = sums[0] / num_workers()
         metrics |= {"train/loss": loss, "train/top1": sums[1] / max(total, 1.0)}
+        if not math.isfinite(metrics["train/gradient_norm"]):
+            return self._skipped(loss, metrics, statistics)
         return StepResult(loss, metrics, int(total), int(sums[2]), self._count(chosen))
+
+    def _skipped(
+        self, loss: float, metrics: dict[str, float], statistics: Sequence[Tensor]
+    ) -> StepResult:
+        """Result of a step without an update."""
+        with torch.no_grad():
+            for buffer, before in zip(self.model.buffers(), statistics, strict=False):
+                buffer.copy_(before)
+        self._previous = []
+        return StepResult(loss, {**metrics, "train/loss": loss}, 0, 0, None, was_skipped=True)
 
     def _criteria(self, batches: Sequence[ClipBatch]) -> tuple[list[Criterion], float]:
         """Criteria normalized by the joined batch's weight, and that weight."""

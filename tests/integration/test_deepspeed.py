@@ -48,6 +48,21 @@ def test_deepspeed_equals_torch(
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    two_workers: list[Results], one_worker: Results, case: Case
+) -> None:
+    """The steps after it end where they would have ended without it, on all workers."""
+    for results in [*two_workers, one_worker]:
+        for engine in ("torch", "deepspeed"):
+            assert not results[f"{case.name}/poison-{engine}"].isfinite()
+            for name in SHAPES:
+                assert torch.equal(
+                    results[f"{case.name}/poisoned-{engine}/{name}"],
+                    results[f"{case.name}/{engine}/{name}"],
+                )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fresh_engine_continues_from_the_state(
     two_workers: list[Results], one_worker: Results, case: Case
 ) -> None:

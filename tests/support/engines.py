@@ -1,11 +1,13 @@
 """Small optimizations that DeepSpeed and torch engines run side by side on gloo workers."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dsts_ray.models.synchronize import num_workers as world_size
 from dsts_ray.train.deepspeed_engine import DeepSpeedEngine
 from dsts_ray.train.engine import ParameterEngine, TorchEngine
 from dsts_ray.train.optim import build_optimizer
@@ -104,6 +106,15 @@ def run_steps(
     return torch.tensor(norms)
 
 
+def poison(engine: ParameterEngine, case: Case, rank: int) -> float:
+    """A step in which the last worker's last loss is NaN; returns the gradient's norm."""
+    for micro in range(case.accumulation_steps):
+        loss = torch.stack([value.sum() for value in engine.parameters.values()]).sum()  # pyright: ignore[reportAttributeAccessIssue]
+        last = rank == world_size() - 1 and micro == case.accumulation_steps - 1
+        engine.backward(loss * math.nan if last else loss)
+    return engine.step(0.1)
+
+
 def row_loss(parameters: Mapping[str, nn.Parameter], row: int) -> Tensor:
     """Squared distance of every parameter's tanh from the row's targets."""
     generator = torch.Generator().manual_seed(row)
@@ -138,6 +149,15 @@ def engine_work(rank: int, num_workers: int) -> Results:
         results |= {f"{case.name}/deepspeed/norms": torch.cat(norms)}
         results |= {f"{case.name}/state/{name}": value for name, value in state.items()}
         results |= resume(case, state, middle, rank, num_workers, deepspeed=True)
+        for name, deepspeed in (("torch", False), ("deepspeed", True)):
+            parameters = new_parameters()
+            engine = new_engine(parameters, case, deepspeed=deepspeed, multiplier=0.5)
+            run_steps(engine, parameters, case, range(RESUMED_AFTER), rank, num_workers)
+            norm = torch.tensor(poison(engine, case, rank))
+            rest = range(RESUMED_AFTER, NUM_STEPS)
+            run_steps(engine, parameters, case, rest, rank, num_workers)
+            results |= values_of(parameters, f"{case.name}/poisoned-{name}")
+            results |= {f"{case.name}/poison-{name}": norm}
     return results
 
 
