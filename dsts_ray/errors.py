@@ -42,6 +42,10 @@ class DivergedError(DSTSRayError):
         return (partial(DivergedError, step=self.step, loss=self.loss), self.args)
 
 
+class StoppedError(DSTSRayError):
+    """The run was asked to stop (SIGTERM), and did so after a checkpoint."""
+
+
 class OutOfMemoryError(DSTSRayError):
     """A worker asked for more memory than its node or GPU has."""
 

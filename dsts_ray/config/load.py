@@ -38,8 +38,13 @@ FREE_KEYS = (
     "data.decoder_resource",
     "scaling.placement_strategy",
     "scaling.wait_for_nodes_s",
+    "scaling.min_workers",
+    "scaling.max_workers",
+    "scaling.max_failures",
+    "scaling.collective_timeout_s",
 )
-"""Where a run is stored, tracked and placed: these change neither its name nor what it computes."""
+"""Where a run is stored, tracked and placed, and what it survives: these change neither its name
+nor, up to rounding, what it computes."""
 
 
 def load_config(

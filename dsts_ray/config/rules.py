@@ -23,6 +23,7 @@ def problems(config: Config) -> list[str]:
         _demo,
         _augmentation,
         _batches,
+        _elastic,
         _backbone,
         _insertion,
         _divisors,
@@ -96,11 +97,29 @@ def _demo(config: Config) -> Iterator[str]:
 
 
 def _batches(config: Config) -> Iterator[str]:
-    num_workers, batch_size = config.scaling.num_workers, config.train.batch_size
-    if batch_size < num_workers:
+    scaling, batch_size = config.scaling, config.train.batch_size
+    most = scaling.most_workers
+    if batch_size < most:
+        key = "max_workers" if scaling.max_workers else "num_workers"
         yield (
-            f"train.batch_size = {batch_size} leaves some of scaling.num_workers = {num_workers} "
-            f"without a clip: use a batch_size of at least {num_workers}"
+            f"train.batch_size = {batch_size} leaves some of scaling.{key} = {most} "
+            f"without a clip: use a batch_size of at least {most}"
+        )
+
+
+def _elastic(config: Config) -> Iterator[str]:
+    scaling = config.scaling
+    fewest, most, cpus = scaling.fewest_workers, scaling.most_workers, scaling.cpus_per_worker
+    if not fewest <= scaling.num_workers <= most:
+        yield (
+            f"scaling.num_workers = {scaling.num_workers} is not between scaling.min_workers = "
+            f"{fewest} and scaling.max_workers = {most}: lower the first or raise the last"
+        )
+    elif fewest < most and any(round(n * cpus, 4) // cpus != n for n in range(1, most + 1)):
+        yield (
+            f"scaling.cpus_per_worker = {cpus:g} with scaling.min_workers = {fewest} and "
+            f"scaling.max_workers = {most}: Ray counts how many workers a node holds by dividing, "
+            "which rounding breaks for such a fraction; use a whole number, or 0.5, 0.25, 0.125"
         )
 
 
@@ -226,7 +245,8 @@ def _udl(config: Config) -> Iterator[str]:
             f"udl.held_out_ratio = {udl.held_out_ratio} with udl.held_out = previous_features, "
             "which costs no backbone pass to save; use udl.held_out_ratio=1.0"
         )
-    micro_batches = config.scaling.num_workers * config.accumulation_steps
+    most = config.with_workers(config.scaling.most_workers)
+    micro_batches = most.scaling.num_workers * most.accumulation_steps
     num_clips = math.ceil(udl.held_out_ratio * config.train.batch_size)
     if udl.held_out_ratio < 1.0 and num_clips < micro_batches:
         smallest = micro_batches / config.train.batch_size

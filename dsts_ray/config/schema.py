@@ -344,6 +344,11 @@ class ScalingConfig:
     """Ray Train workers."""
 
     num_workers: PositiveInt = 1
+    min_workers: Annotated[int, Ge(0)] = 0
+    """Fewest workers the run goes on with where nodes are lost; 0 means ``num_workers``."""
+    max_workers: Annotated[int, Ge(0)] = 0
+    """Most workers it grows to where nodes come; 0 means ``num_workers``. Batch and schedule stay
+    what they are with any number."""
     use_gpu: bool = False
     cpus_per_worker: PositiveFloat = 1.0
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
@@ -354,6 +359,19 @@ class ScalingConfig:
     refuses the run at once."""
     max_failures: Annotated[int, Ge(0)] = 3
     """Failures of workers after which they are started again from the latest checkpoint."""
+    collective_timeout_s: Annotated[float, Ge(10.0)] = 600.0
+    """Workers that wait longer for one of them, or do not answer as long, are started again from
+    the latest checkpoint: so long a stuck worker goes unnoticed."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers without which the run does not go on."""
+        return self.min_workers or self.num_workers
+
+    @property
+    def most_workers(self) -> int:
+        """Workers the run takes at the most."""
+        return self.max_workers or self.num_workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -56,10 +56,10 @@ class Request:
 
 
 def training_request(config: Config) -> Request:
-    """What a training run asks for; it has a stream for training and one for evaluation."""
+    """What a training run asks for at least; it has a stream for training, one for evaluation."""
     scaling = config.scaling
     return Request(
-        num_workers=scaling.num_workers,
+        num_workers=scaling.fewest_workers,
         worker=worker_resources(config, use_gpu=scaling.use_gpu),
         num_decoders=2 * config.data.num_decoders,
         decoder=decoder_resources(config),

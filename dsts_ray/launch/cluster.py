@@ -111,11 +111,12 @@ def check_resources(config: Config, console: Console) -> None:
     if scaling.wait_for_nodes_s and not fits(request, _nodes()):
         _wait_for_nodes(request, scaling.wait_for_nodes_s, console)
     asks = (
-        f"the run asks for {request.cpus:g} CPUs: {scaling.num_workers} workers x "
+        f"the run asks for {request.cpus:g} CPUs: {scaling.fewest_workers} workers x "
         f"{scaling.cpus_per_worker:g}{' and a GPU' * scaling.use_gpu}, and for training and "
         f"evaluation each {data.num_decoders} decoders x {data.cpus_per_decoder:g}"
     )
-    change = "scaling.num_workers, scaling.cpus_per_worker or data.cpus_per_decoder"
+    key = "min_workers" if scaling.min_workers else "num_workers"
+    change = f"scaling.{key}, scaling.cpus_per_worker or data.cpus_per_decoder"
     _refuse_unless_it_fits(asks, request, change, data.decoder_resource)
 
 

@@ -6,14 +6,19 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 from ray.actor import ActorHandle
 from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2.api.preemption import PreemptionInfo
 from ray.util.placement_group import get_current_placement_group
 
 from dsts_ray.launch.entry import PLACEMENT_GROUP
 from dsts_ray.train.checksums import write_sealed
+from dsts_ray.train.collective import largest_over_workers
+from dsts_ray.train.context import Notice
 
 _SHOW_PERIOD_S = 0.3
 
@@ -39,6 +44,8 @@ class RayContext:
         self._board = board
         self._checkpoints = checkpoints
         self._written: Future[None] | None = None
+        self._asked_to_stop: ray.ObjectRef | None = None
+        self._preemption: PreemptionInfo | None = None
         self._last_shown = 0.0
 
     def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
@@ -69,9 +76,19 @@ class RayContext:
             checkpoint_upload_fn=write_into_place,
         )
 
+    def notice(self) -> Notice:
+        """See :class:`~dsts_ray.train.context.RunContext`."""
+        notice, preemption = Notice.NONE, get_train_context().preemption_context.preemption_info
+        if preemption and preemption != self._preemption:
+            self._preemption, notice = preemption, Notice.SAVE
+        if self._asked_to_stop and ray.wait([self._asked_to_stop], timeout=0)[0]:
+            asked, self._asked_to_stop = ray.get(self._asked_to_stop), None
+            notice = Notice.STOP if asked else notice
+        return Notice(largest_over_workers(notice, self.device))
+
     def show(self, progress: Mapping[str, float]) -> None:
         """See :class:`~dsts_ray.train.context.RunContext`."""
         last = progress["step"] == progress["num_steps"]
         if self.rank == 0 and (last or time.monotonic() - self._last_shown > _SHOW_PERIOD_S):
             self._last_shown = time.monotonic()
-            self._board.post.remote(dict(progress))
+            self._asked_to_stop = self._board.post.remote(dict(progress))

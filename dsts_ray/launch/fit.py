@@ -1,29 +1,43 @@
 """Ray Train: workers, streams and what their failures mean."""
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
+from dsts_ray.build import build_clip_spec, build_order, build_plan, build_view_spec
+from dsts_ray.config.schema import Config
 from dsts_ray.data.checks import REFUSED_SCHEMA
 from dsts_ray.data.manifest import Manifest, write_parquet
 from dsts_ray.data.storage import replacing
-from dsts_ray.errors import ClusterError, DivergedError, DSTSRayError, OutOfMemoryError
+from dsts_ray.errors import (
+    ClusterError,
+    DivergedError,
+    DSTSRayError,
+    OutOfMemoryError,
+    StoppedError,
+)
 from dsts_ray.launch.capacity import worker_resources
 from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
-from dsts_ray.launch.progress import shown_progress
+from dsts_ray.launch.progress import shown_progress, stopped_by_sigterm
 from dsts_ray.launch.run import CHECKPOINTS, NONFINITE_FILE, REFUSED_FILE, SAMPLES, Run
 from dsts_ray.launch.snapshot import latest_step
 from dsts_ray.launch.streams import RunStreams
 from dsts_ray.train.ledger import NonFiniteStep
+
+_RESIZE_S = 20.0
+"""Between looks whether more workers fit."""
+_HEALTH_CHECK_TIMEOUT = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 
 
 def fit(
@@ -69,16 +83,27 @@ def fit(
             board=board,
             wall_s=time.monotonic() - started,
         )
-        streams = RunStreams(run, num_clips, board)
+        os.environ[_HEALTH_CHECK_TIMEOUT] = str(config.scaling.collective_timeout_s)
+        streams = RunStreams(
+            config,
+            manifest=str(run.manifest),
+            order=build_order(config, num_clips),
+            num_steps=build_plan(config, num_clips).num_steps,
+            clip_spec=build_clip_spec(config),
+            view_spec=build_view_spec(config),
+            board=board,
+        )
         trainer = TorchTrainer(
             cast(Callable[[dict[str, Any]], Any], run_worker),
             train_loop_config=dict(job),
             scaling_config=ScalingConfig(
-                num_workers=config.scaling.num_workers,
+                num_workers=_num_workers(config),
+                elastic_resize_monitor_interval_s=_RESIZE_S,
                 use_gpu=config.scaling.use_gpu,
                 resources_per_worker=worker_resources(config, use_gpu=config.scaling.use_gpu),
                 placement_strategy=config.scaling.placement_strategy,
             ),
+            torch_config=TorchConfig(timeout_s=math.ceil(config.scaling.collective_timeout_s)),
             run_config=RunConfig(
                 name=CHECKPOINTS,
                 storage_path=str(run.folder),
@@ -94,16 +119,28 @@ def fit(
             dataset_config=streams,
         )
         try:
-            result = trainer.fit()
+            with stopped_by_sigterm(board):
+                result = trainer.fit()
         except TrainingFailedError as error:
             raise _first_cause(error) from error
     returned = result.return_value
     assert returned is not None
     _write_refused(run, manifest, returned["refused"])
     steps = _write_nonfinite(run, manifest, returned["nonfinite"])
+    if returned.get("was_stopped"):
+        raise StoppedError(
+            f"run {run.name} was asked to stop and did so after a checkpoint (step "
+            f"{latest_step(checkpoints)}); the same command continues it"
+        )
     if "error" in returned:
         raise _explained(run, returned["error"], steps)
     return result
+
+
+def _num_workers(config: Config) -> int | tuple[int, int]:
+    """Workers as Ray Train takes them: a number, or the fewest and the most."""
+    fewest, most = config.scaling.fewest_workers, config.scaling.most_workers
+    return most if fewest == most else (fewest, most)
 
 
 def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]]) -> None:

@@ -1,5 +1,6 @@
 """The progress bar: rank 0 posts where it stands to a small actor, the driver draws it."""
 
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -28,6 +30,7 @@ class ProgressBoard:
         self._progress: dict[str, float] = {}
         self._lines: list[str] = []
         self._first_step = self._num_workers = 0
+        self._is_to_stop = False
 
     def start(self, step: int, num_workers: int) -> None:
         """Take down that so many workers start at this step."""
@@ -45,9 +48,14 @@ class ProgressBoard:
         """Have a line printed."""
         self._lines.append(line)
 
-    def post(self, progress: Mapping[str, float]) -> None:
-        """Replace the progress."""
+    def post(self, progress: Mapping[str, float]) -> bool:
+        """Replace the progress; tells whether the run is to stop."""
         self._progress = dict(progress)
+        return self._is_to_stop
+
+    def stop(self) -> None:
+        """Have the run stop after its next step."""
+        self._is_to_stop = True
 
     def read(self) -> tuple[dict[str, float], list[str]]:
         """Return the latest progress, and all lines to print so far."""
@@ -60,7 +68,10 @@ def shown_progress(console: Console) -> Iterator[ActorHandle[Any]]:
 
     Without a terminal a line per epoch.
     """
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
+    here = ray.get_runtime_context().get_node_id()  # it must not go with a node that trains
+    pinned = NodeAffinitySchedulingStrategy(node_id=here, soft=False)
+    actor: Any = ray.remote(num_cpus=0)(ProgressBoard)
+    board = actor.options(scheduling_strategy=pinned).remote()
     done = threading.Event()
     draw = _draw_bar if console.is_terminal else _print_lines
     thread = threading.Thread(target=draw, args=(console, board, done), daemon=True)
@@ -70,6 +81,28 @@ def shown_progress(console: Console) -> Iterator[ActorHandle[Any]]:
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def stopped_by_sigterm(board: ActorHandle[Any]) -> Iterator[None]:
+    """Tell the workers to stop where this process is sent SIGTERM; a second one ends it at once.
+
+    Only a process's main thread can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        del number, frame
+        signal.signal(signal.SIGTERM, before)
+        threading.Thread(target=lambda: board.stop.remote()).start()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:

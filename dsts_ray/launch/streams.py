@@ -1,5 +1,9 @@
-"""The streams of a run, for as many workers as a start of the worker group has."""
+"""The streams of a run, for as many workers as a start of the worker group has.
 
+Ray Train unpickles this in processes that never train: it imports no torch.
+"""
+
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -7,15 +11,15 @@ from ray.actor import ActorHandle
 from ray.data import DataIterator, Dataset
 from ray.train import DataConfig
 
-from dsts_ray.build import build_clip_spec, build_order, build_plan, build_view_spec
 from dsts_ray.config.schema import Config
+from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import (
     execution_options,
     test_stream,
     training_stream,
     videos_per_block,
 )
-from dsts_ray.launch.run import Run
 
 TRAIN, VAL = "train", "val"
 
@@ -27,16 +31,32 @@ class RunStreams(DataConfig):
     sets are their names alone.
     """
 
-    def __init__(self, run: Run, num_clips: int, board: ActorHandle[Any]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        manifest: str,
+        order: TrainingOrder,
+        num_steps: int,
+        clip_spec: ClipSpec,
+        view_spec: ViewSpec,
+        board: ActorHandle[Any],
+    ) -> None:
         """Make streams of these videos.
 
         Args:
-            run: What is trained.
-            num_clips: In the training split.
+            config: Of the run.
+            manifest: Parquet file.
+            order: Of the training stream, whatever the number of workers.
+            num_steps: Of the run.
+            clip_spec: How videos become training clips.
+            view_spec: How they become the views of an evaluation.
             board: Knows the first step.
         """
         super().__init__(execution_options=execution_options())
-        self._run, self._num_clips, self._board = run, num_clips, board
+        self._config, self._manifest, self._board = config, manifest, board
+        self._order, self._num_steps = order, num_steps
+        self._clip_spec, self._view_spec = clip_spec, view_spec
 
     def names(self) -> dict[str, Any]:
         """What Ray Train takes for data sets."""
@@ -51,20 +71,25 @@ class RunStreams(DataConfig):
         **kwargs: Any,  # noqa: ANN401 - Ray's
     ) -> list[dict[str, DataIterator]]:
         """See Ray's ``DataConfig``."""
-        config = self._run.config.with_workers(world_size)
+        config = self._config.with_workers(world_size)
         streams = {TRAIN: self._training, VAL: self._evaluation}
         made = {name: streams[name](config) for name in datasets}
         return super().configure(made, world_size, worker_handles, worker_node_ids, **kwargs)
 
     def _training(self, config: Config) -> Dataset:
         first_step: Any = ray.get(self._board.first_step.remote())
+        order = replace(
+            self._order,
+            num_workers=config.scaling.num_workers,
+            accumulation_steps=config.accumulation_steps,
+        )
         return training_stream(
-            manifest=str(self._run.manifest),
+            manifest=self._manifest,
             split=config.data.train_split,
-            spec=build_clip_spec(config),
-            order=build_order(config, self._num_clips),
+            spec=self._clip_spec,
+            order=order,
             first_batch=first_step,
-            num_batches=build_plan(config, self._num_clips).num_steps - first_step + 1,
+            num_batches=self._num_steps - first_step + 1,
             num_decoders=config.data.num_decoders,
             cpus_per_decoder=config.data.cpus_per_decoder,
             decoder_resource=config.data.decoder_resource,
@@ -72,12 +97,11 @@ class RunStreams(DataConfig):
         )
 
     def _evaluation(self, config: Config) -> Dataset:
-        spec = build_view_spec(config)
         return test_stream(
-            manifest=str(self._run.manifest),
+            manifest=self._manifest,
             split=config.data.val_split,
-            spec=spec,
-            block_size=videos_per_block(spec, config.evaluation.batch_size),
+            spec=self._view_spec,
+            block_size=videos_per_block(self._view_spec, config.evaluation.batch_size),
             num_workers=config.scaling.num_workers,
             num_decoders=config.data.num_decoders,
             cpus_per_decoder=config.data.cpus_per_decoder,

@@ -18,6 +18,7 @@ from dsts_ray.config.load import config_to_yaml, flatten, run_name
 from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import check_flip_labels
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.errors import StoppedError
 from dsts_ray.launch.cluster import check_resources, connected
 from dsts_ray.launch.dataset import (
     check_held_out,
@@ -120,7 +121,7 @@ def train(
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
         _record(run, summary, run_id)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         status = "KILLED"
         raise
     finally:

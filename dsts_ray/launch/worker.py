@@ -165,6 +165,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "checkpoint_ratio": loop.ledger.checkpoint_ratio,
         "refused": loop.all_refused(),
         "nonfinite": loop.ledger.nonfinite,
+        "was_stopped": loop.was_stopped,
     }
 
 

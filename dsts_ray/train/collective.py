@@ -21,6 +21,15 @@ def sum_over_workers(values: Tensor) -> Tensor:
     return total
 
 
+def largest_over_workers(value: int, device: torch.device) -> int:
+    """Return the largest of every worker's number."""
+    if num_workers() == 1:
+        return value
+    largest = torch.tensor(value, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def mean_over_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Average a list of tensors, which may be empty, over workers in one call."""
     if num_workers() == 1 or not tensors:

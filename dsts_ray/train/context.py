@@ -1,10 +1,21 @@
 """What a training worker knows of the world around it."""
 
 from collections.abc import Callable, Mapping
+from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
 import torch
+
+
+class Notice(IntEnum):
+    """What the world asks of a run."""
+
+    NONE = 0
+    SAVE = 1
+    """A worker's node is about to be taken away."""
+    STOP = 2
+    """The run is to end."""
 
 
 class RunContext(Protocol):
@@ -29,6 +40,10 @@ class RunContext(Protocol):
         Raises:
             CheckpointError: That one could not be written.
         """
+        ...
+
+    def notice(self) -> Notice:
+        """Tell what the world asks of the run, the same on all workers, which call it together."""
         ...
 
     def show(self, progress: Mapping[str, float]) -> None:

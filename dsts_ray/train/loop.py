@@ -18,7 +18,7 @@ from dsts_ray.errors import DataError, DivergedError
 from dsts_ray.metrics.specialization import entropy
 from dsts_ray.tracking.base import Tracker
 from dsts_ray.train.collective import gather_objects, gather_rows, sum_over_workers
-from dsts_ray.train.context import RunContext
+from dsts_ray.train.context import Notice, RunContext
 from dsts_ray.train.ledger import Ledger, NonFiniteStep
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.samples import SampleRecord
@@ -52,6 +52,7 @@ class TrainingLoop:
         stops_on_nonfinite_loss: Or skips the step.
         ledger: Of the run until ``first_step``.
         record: Takes down the clips of every step.
+        was_stopped: The run was asked to stop, before its end.
     """
 
     context: RunContext
@@ -68,6 +69,7 @@ class TrainingLoop:
     stops_on_nonfinite_loss: bool = True
     ledger: Ledger = field(default_factory=Ledger)
     record: SampleRecord | None = None
+    was_stopped: bool = field(default=False, init=False)
     _chosen: Tensor | None = None
 
     def run(self, first_step: int, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -105,6 +107,7 @@ class TrainingLoop:
             timings = {"time/step_s": elapsed, "time/data_wait_s": waited}
             self.tracker.log_metrics({**result.metrics, **timings}, step=step)
             self._show(step, result.loss)
+            notice = self.context.notice()
             if self.plan.ends_epoch(step):
                 self._end_epoch(step)
             if self.plan.evaluates_after(step):
@@ -113,8 +116,12 @@ class TrainingLoop:
                 metrics |= evaluation
                 report = {**metrics, **logged, "step": step + 1}
                 self._save(step, report, metrics)
-            elif self.plan.saves_after(step):  # without an evaluation's metrics, it is not the best
+            elif notice or self.plan.saves_after(step):
+                # without an evaluation's metrics, it is not the best
                 self._save(step, {"step": step + 1}, metrics)
+            if notice is Notice.STOP and step + 1 < self.plan.num_steps:
+                self.was_stopped = True
+                break
         return metrics
 
     def _save(self, step: int, report: Mapping[str, float], metrics: dict[str, float]) -> None:

@@ -33,6 +33,23 @@ BASE = (
             "batch_size of at least 2",
         ),
         (
+            "train.batch_size=3 scaling.num_workers=2 scaling.max_workers=4 "
+            "scaling.cpus_per_worker=1",
+            "train.batch_size = 3 leaves some of scaling.max_workers = 4 without a clip: use a "
+            "batch_size of at least 4",
+        ),
+        (
+            "scaling.num_workers=2 scaling.min_workers=3 scaling.max_workers=4",
+            "scaling.num_workers = 2 is not between scaling.min_workers = 3 and "
+            "scaling.max_workers = 4: lower the first or raise the last",
+        ),
+        (
+            "scaling.num_workers=2 scaling.max_workers=3 scaling.cpus_per_worker=0.2",
+            "scaling.cpus_per_worker = 0.2 with scaling.min_workers = 2 and scaling.max_workers = "
+            "3: Ray counts how many workers a node holds by dividing, which rounding breaks for "
+            "such a fraction; use a whole number, or 0.5, 0.25, 0.125",
+        ),
+        (
             "data.crop_size=224 data.short_side=160",
             "data.crop_size = 224 exceeds data.short_side = 160: use a crop_size of at most 160, "
             "or a larger short_side",

@@ -2,12 +2,14 @@ from dataclasses import replace
 
 import pytest
 
+from dsts_ray.config.load import load_config
 from dsts_ray.launch.capacity import (
     Request,
     Resources,
     describe_nodes,
     num_fitting_workers,
     resource_names,
+    training_request,
 )
 
 DECODE: Resources = {"CPU": 8.0, "decode": 8.0, "memory": 1e9}
@@ -103,3 +105,10 @@ def test_nodes_are_told_by_what_matters() -> None:
 def test_the_autoscaler_is_asked_for_every_bundle() -> None:
     bundles = replace(ANYWHERE, num_workers=1).bundles
     assert bundles == [{"CPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 0.1}, {"CPU": 0.1}]
+
+
+def test_a_run_begins_with_the_fewest_workers_it_goes_on_with() -> None:
+    workers = ["scaling.num_workers=4", "scaling.cpus_per_worker=1"]
+    assert training_request(load_config(preset="demo", overrides=workers)).num_workers == 4
+    elastic = [*workers, "scaling.min_workers=2", "scaling.max_workers=8"]
+    assert training_request(load_config(preset="demo", overrides=elastic)).num_workers == 2

@@ -19,6 +19,7 @@ from dsts_ray.train.checkpoint import (
     save_training_state,
     save_weights,
 )
+from dsts_ray.train.context import Notice
 from dsts_ray.train.ledger import Ledger
 from dsts_ray.train.loop import TrainingLoop
 from dsts_ray.train.plan import Plan
@@ -38,12 +39,16 @@ class FolderContext:
     device: torch.device = torch.device("cpu")  # noqa: RUF009
     reported: list[dict[str, float]] = field(default_factory=list)
     shown: list[dict[str, float]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
     def report(self, metrics: Mapping[str, float], write: Callable[[Path], None]) -> None:
         checkpoint = self.folder / str(int(metrics["step"]))
         checkpoint.mkdir(parents=True)
         write(checkpoint)
         self.reported.append(dict(metrics))
+
+    def notice(self) -> Notice:
+        return self.notices.pop(0) if self.notices else Notice.NONE
 
     def show(self, progress: Mapping[str, float]) -> None:
         self.shown.append(dict(progress))
@@ -290,3 +295,38 @@ def test_a_resumed_run_counts_on_from_its_checkpoint(tmp_path: Path) -> None:
     again = new_loop(tmp_path / "again", config, step, first_step=5, ledger=finished.ledger)
     again.run(5, finished.metrics)
     assert again.ledger.clips_per_s == rest.ledger.clips_per_s > 0
+
+
+def test_a_node_that_is_taken_away_has_the_run_saved(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    loop = new_loop(tmp_path, config, step)
+    context = loop.context
+    assert isinstance(context, FolderContext)
+    context.notices = [Notice.NONE, Notice.SAVE]
+    loop.run(0, {})
+    assert sorted(int(folder.name) for folder in tmp_path.iterdir()) == [2, 3, 5]
+    assert context.reported[0] == {"step": 2}
+    assert not loop.was_stopped
+
+
+def test_a_run_that_is_asked_to_stop_does_after_a_checkpoint(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    loop = new_loop(tmp_path, config, step)
+    context = loop.context
+    assert isinstance(context, FolderContext)
+    context.notices = [Notice.NONE, Notice.STOP]
+    loop.run(0, {})
+    assert loop.was_stopped
+    assert read_state(tmp_path / "2").step == 2
+    assert [reported["step"] for reported in context.reported] == [2]
+
+
+def test_a_run_that_is_asked_to_stop_at_its_end_has_ended(tmp_path: Path) -> None:
+    config, step = fresh("udl.enabled=false")
+    loop = new_loop(tmp_path, config, step)
+    context = loop.context
+    assert isinstance(context, FolderContext)
+    context.notices = [Notice.NONE] * 4 + [Notice.STOP]
+    loop.run(0, {})
+    assert not loop.was_stopped
+    assert context.reported[-1]["step"] == 5
