@@ -1,0 +1,81 @@
+"""What the tests of faults share: the run without any."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dsts_ray.data.order import TrainingOrder
+from tests.support.jobs import DEMO, TINY, Home
+from tests.support.nodes import Nodes, Training, cluster
+
+NUM_STEPS = 24
+RUN = (
+    *DEMO,
+    *TINY,
+    "train.num_epochs=6",
+    "train.evaluate_every_epochs=3",
+    "train.checkpoint_every_steps=2",
+    "data.record_samples=true",
+    "data.cpus_per_decoder=0.25",
+    "scaling.num_workers=2",
+    "scaling.max_failures=10",
+    "tracking.model_name=",
+)
+ON_NODES = (*RUN, "scaling.cpus_per_worker=2")
+"""Two workers, each on a node of its own."""
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Weights of the run without a fault, on this machine alone."""
+    home = Home(tmp_path_factory.mktemp("undisturbed"))
+    with (home.folder / "log").open("w") as log:
+        run = home.start("train.py", *RUN, "scaling.cpus_per_worker=0.25", out=log, err=log)
+        assert run.wait(900) == 0, (home.folder / "log").read_text()
+    (summary,) = home.work.glob("runs/*/summary.json")
+    return final_weights(summary.parent)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A cluster whose head decodes, and nothing else yet."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ray") as temporary,
+        cluster(Home(tmp_path), Path(temporary)) as made,
+    ):
+        yield made
+
+
+def final_weights(folder: Path) -> dict[str, Tensor]:
+    """Weights after the last step."""
+    (state,) = (
+        path
+        for path in (folder / "checkpoints").glob("*/state.json")
+        if json.loads(path.read_text())["step"] == NUM_STEPS
+    )
+    return load_file(state.parent / "model.safetensors")
+
+
+def assert_undisturbed(
+    run: Training, undisturbed: dict[str, Tensor], tolerance: float = 1e-6
+) -> None:
+    """All steps were made, every clip once an epoch, and the weights are the undisturbed run's."""
+    ours = final_weights(run.folder)
+    for name, value in undisturbed.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=tolerance, msg=name)
+    record = pa.concat_tables([pq.read_table(f) for f in sorted(run.folder.glob("samples/*"))])
+    order = TrainingOrder(num_clips=16, batch_size=4, num_workers=2)
+    for step in range(NUM_STEPS):
+        expected = {order.place(row).sample_id for row in range(4 * step, 4 * step + 4)}
+        found = record.filter(pc.field("step") == step)["sample_id"].to_pylist()
+        assert len(found) == 4
+        assert set(found) == expected
