@@ -105,7 +105,6 @@ def records(*rows: object, **params: object) -> dict[str, object]:
     return {"dataframe_records": list(rows), "params": params}
 
 
-@pytest.mark.timeout(600)  # three jobs, after the fixture's training
 def test_train_explain_and_predict(trained: TrainedRun) -> None:
     train, explain, predict = blocks()["learn"].splitlines()
     script = "python jobs/train.py"

@@ -22,7 +22,7 @@ from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree, wait_for
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.exhaustive]
+pytestmark = pytest.mark.exhaustive
 NUM_STEPS = 8
 SWEEP = """
 title: Tiny

@@ -82,7 +82,7 @@ class Home:
             env=self.environment(**variables),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=480,
             check=False,
         )
 
@@ -189,7 +189,7 @@ RunJob = Callable[..., JobResult]
 
 def wait_for(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
     """Wait until something has happened in a job that must not end before."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while not happened():
         assert process.poll() is None
         assert time.monotonic() < deadline
