@@ -99,6 +99,7 @@ def test_a_list_of_the_given_videos(run_job: RunJob, tmp_path: Path) -> None:
     assert trained_steps(tmp_path) == 20
 
 
+@pytest.mark.exhaustive
 def test_the_something_something_layout(run_job: RunJob, tmp_path: Path) -> None:
     trained = run_job(
         *("train.py", *DEMO, *TINY, *SHORT, "data.demo.layout=ssv2", "data.val_split=val"),

@@ -42,10 +42,9 @@ def test_a_run_ends_in_a_table_and_says_what_next(trained: TrainedRun) -> None:
 
 def test_the_run_folder_holds_configuration_summary_and_checkpoints(trained: TrainedRun) -> None:
     names = {path.name for path in trained.folder.iterdir()}
-    assert names == {"config.yaml", "data.json", "summary.json", "refused.parquet"} | {
-        "checkpoints",
-        "samples",
-    }
+    files = {"config.yaml", "data.json", "summary.json", "refused.parquet", "nonfinite.json"}
+    assert names == files | {"checkpoints", "samples"}
+    assert json.loads((trained.folder / "nonfinite.json").read_text()) == []
     summary = trained.summary
     assert summary["num_classes"] == 4
     assert 0.0 <= summary["val/top1_low"] <= summary["val/top1"] <= 1.0

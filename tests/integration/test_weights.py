@@ -37,6 +37,7 @@ def published(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.exhaustive
 def test_training_starts_from_a_published_file(
     run_job: RunJob, tmp_path: Path, published: Path
 ) -> None:
