@@ -12,6 +12,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.data.augment import Augmentation
 from dsts_ray.data.batch import ClipBatch
 from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import CheckpointError, ConfigError
 from dsts_ray.models.backbones.base import Backbone
@@ -256,6 +257,17 @@ def build_clip_spec(config: Config) -> ClipSpec:
         crop_ratio=data.crop_ratio,
         crop_sides=data.crop_sides,
         seed=config.train.seed,
+    )
+
+
+def build_decoder_pool(config: Config) -> DecoderPool:
+    """Build the settings of a stream's decoders, each stream has such a pool."""
+    data = config.data
+    return DecoderPool(
+        num_decoders=data.num_decoders,
+        cpus=data.cpus_per_decoder,
+        timeout_s=data.decode_timeout_s,
+        resource=data.decoder_resource,
     )
 
 

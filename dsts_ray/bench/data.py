@@ -25,6 +25,7 @@ from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.rows import Row
 from dsts_ray.bench.videos import KINDS, Files, Kind, Video, find_files
 from dsts_ray.data.clip import ClipSpec
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.geometry import multi_scale_crop
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import batches, execution_options, training_stream
@@ -106,9 +107,7 @@ def _stream(manifest: Path, num_clips: int, num_batches: int) -> Iterator[Tensor
         order=TrainingOrder(num_clips=num_clips, batch_size=_BATCH_SIZE),
         first_batch=0,
         num_batches=num_batches,
-        num_decoders=NUM_PROCESSES,
-        cpus_per_decoder=0.75,
-        timeout_s=60.0,
+        decoders=DecoderPool(num_decoders=NUM_PROCESSES, cpus=0.75, timeout_s=60.0),
     )
     dataset.context.execution_options = execution_options()
     (shard,) = dataset.streaming_split(1, equal=True)

@@ -14,6 +14,7 @@ from dsts_ray.bench.compare import Comparison, Measured
 from dsts_ray.bench.data import SPEC
 from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.rows import Row
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.data.pipeline import batches, execution_options, training_stream
@@ -109,9 +110,7 @@ def _read_first_batch(path: Path) -> int:
         order=TrainingOrder(num_clips=len(table), batch_size=_BATCH_SIZE),
         first_batch=0,
         num_batches=len(table) * _NUM_EPOCHS // _BATCH_SIZE,
-        num_decoders=1,
-        cpus_per_decoder=1.0,
-        timeout_s=60.0,
+        decoders=DecoderPool(num_decoders=1, cpus=1.0, timeout_s=60.0),
     )
     dataset.context.execution_options = execution_options()
     (shard,) = dataset.streaming_split(1, equal=True)

@@ -24,6 +24,7 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data.block import BlockMetadata
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.decoders import Decoder, Rows, TestDecoder, TrainingDecoder
 from dsts_ray.data.manifest import read_videos
 from dsts_ray.data.order import TrainingOrder
@@ -148,16 +149,9 @@ def training_stream(
     order: TrainingOrder,
     first_batch: int,
     num_batches: int,
-    num_decoders: int,
-    cpus_per_decoder: float,
-    timeout_s: float,
-    decoder_resource: str = "",
+    decoders: DecoderPool,
 ) -> Dataset:
-    """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on.
-
-    Decoders take ``cpus_per_decoder`` of ``decoder_resource``, too, where one is named: only nodes
-    that offer it decode.
-    """
+    """Stream ``num_batches`` joined batches of the training order from ``first_batch`` on."""
     clip_bytes = math.prod(spec.shape)
     batches_per_block = order.num_workers * _BLOCK_BYTES // (order.rows_per_batch * clip_bytes)
     batches_per_block = min(max(1, batches_per_block), _MAX_BATCHES_PER_BLOCK)
@@ -172,10 +166,7 @@ def training_stream(
         ),
         read_videos(manifest, split, _COLUMNS),
         order.num_blocks(num_batches, batches_per_block),
-        num_decoders=num_decoders,
-        cpus_per_decoder=cpus_per_decoder,
-        timeout_s=timeout_s,
-        decoder_resource=decoder_resource,
+        decoders,
     )
 
 
@@ -186,25 +177,16 @@ def test_stream(
     spec: ViewSpec,
     block_size: int,
     num_workers: int,
-    num_decoders: int,
-    cpus_per_decoder: float,
-    timeout_s: float,
-    decoder_resource: str = "",  # noqa: PT028 - no test
+    decoders: DecoderPool,
 ) -> Dataset:
-    """Stream every video once, in blocks independent of the number of workers.
-
-    ``decoder_resource`` is as in :func:`training_stream`.
-    """
+    """Stream every video once, in blocks independent of the number of workers."""
     videos = read_videos(manifest, split, _COLUMNS)
     num_blocks = -(-len(videos) // block_size)
     return _decoded(
         partial(TestDecoder, spec=spec, block_size=block_size),
         videos,
         num_blocks + -num_blocks % num_workers,
-        num_decoders=num_decoders,
-        cpus_per_decoder=cpus_per_decoder,
-        timeout_s=timeout_s,
-        decoder_resource=decoder_resource,
+        decoders,
     )
 
 
@@ -216,14 +198,11 @@ def window_stream(
     parts: Sequence[int],
     videos_per_part: int,
     windows_per_block: int,
-    num_decoders: int,
-    cpus_per_decoder: float,
-    timeout_s: float,
-    decoder_resource: str = "",
+    decoders: DecoderPool,
 ) -> Dataset:
     """Stream the windows of some parts of a list of videos, see ``WindowDecoder``.
 
-    Blocks come in any order. ``decoder_resource`` is as in :func:`training_stream`.
+    Blocks come in any order.
     """
     return _decoded(
         partial(
@@ -236,11 +215,8 @@ def window_stream(
         ),
         videos,
         len(parts),
-        num_decoders=num_decoders,
-        cpus_per_decoder=cpus_per_decoder,
-        timeout_s=timeout_s,
-        decoder_resource=decoder_resource,
-        actor=WindowDecodingActor,
+        decoders,
+        WindowDecodingActor,
     )
 
 
@@ -294,11 +270,7 @@ def _decoded(
     decoder: Callable[[pa.Table, Watch], Decoder | WindowDecoder],
     videos: pa.Table,
     num_blocks: int,
-    *,
-    num_decoders: int,
-    cpus_per_decoder: float,
-    timeout_s: float,
-    decoder_resource: str,
+    decoders: DecoderPool,
     actor: type = DecodingActor,
 ) -> Dataset:
     numbers = ray.data.read_datasource(
@@ -311,11 +283,11 @@ def _decoded(
             "decoder": decoder,
             "videos": ray.put(videos),
             "stream": uuid.uuid4().hex,
-            "timeout_s": timeout_s,
+            "timeout_s": decoders.timeout_s,
         },
-        compute=ray.data.ActorPoolStrategy(size=num_decoders),
-        num_cpus=cpus_per_decoder,
-        resources={decoder_resource: cpus_per_decoder} if decoder_resource else None,
+        compute=ray.data.ActorPoolStrategy(size=decoders.num_decoders),
+        num_cpus=decoders.cpus,
+        resources=decoders.custom_resources or None,
         batch_size=None,
     )
     decoded.context.custom_execution_callback_classes = [RestBetweenSteps]

@@ -3,7 +3,6 @@
 Reference: Li et al., ECCV 2022, supplement, Fig. 1 (gates) and Fig. 2 (videos of a neuron).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -58,13 +57,12 @@ def use_figure(counts: Tensor) -> Figure:
     """Share of the views that each neuron of a layer gets, and how even that is."""
     shares = counts.sum(0).double()
     shares = shares / shares.sum(1, keepdim=True)
-    even = math.log(max(counts.shape[2], 2))
     return Figure(
         name="use",
         section=NEURONS,
         title="Use of the neurons",
         note="Share of the views that activate a neuron. Utilization, 1 where it is even: "
-        + ", ".join(f"{entropy(own) / even:.3f} in layer {n}" for n, own in enumerate(shares))
+        + ", ".join(f"{utilization(own):.3f} in layer {n}" for n, own in enumerate(shares))
         + ".",
         kind="grouped",
         x=[str(neuron) for neuron in range(counts.shape[2])],
@@ -83,7 +81,7 @@ def information_table(counts: Tensor, labels: Int[Tensor, " videos"]) -> Table:
         rows.append(
             [
                 f"layer {layer}",
-                utilization(joint),
+                utilization(joint.sum(1)),
                 mutual_information(joint),
                 chance.mean,
                 chance.high,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dsts_ray.build import build_decoder_pool
 from dsts_ray.config.schema import Config
 from dsts_ray.data.pipeline import CPUS_TO_COUNT
 
@@ -86,9 +87,8 @@ def worker_resources(config: Config, *, use_gpu: bool) -> dict[str, float]:
 
 def decoder_resources(config: Config) -> dict[str, float]:
     """Resources of a decoder: CPUs, and as much of ``data.decoder_resource``."""
-    data = config.data
-    custom = {data.decoder_resource: data.cpus_per_decoder} if data.decoder_resource else {}
-    return {"CPU": data.cpus_per_decoder} | custom
+    decoders = build_decoder_pool(config)
+    return {"CPU": decoders.cpus} | decoders.custom_resources
 
 
 def fits(request: Request, nodes: Sequence[Resources]) -> bool:

@@ -10,7 +10,13 @@ import ray.data
 import torch
 from ray.exceptions import RayTaskError
 
-from dsts_ray.build import build_setup, build_view_predictor, build_view_spec, load_model
+from dsts_ray.build import (
+    build_decoder_pool,
+    build_setup,
+    build_view_predictor,
+    build_view_spec,
+    load_model,
+)
 from dsts_ray.config.load import changed_config
 from dsts_ray.config.schema import Config
 from dsts_ray.data.decoders import Rows
@@ -199,10 +205,7 @@ def _predicted_blocks(
         spec=spec,
         block_size=block_size,
         num_workers=1,
-        num_decoders=config.data.num_decoders,
-        cpus_per_decoder=config.data.cpus_per_decoder,
-        decoder_resource=config.data.decoder_resource,
-        timeout_s=config.data.decode_timeout_s,
+        decoders=build_decoder_pool(config),
     )
     predicted = forward_passes(decoded, ForwardPass, worker, num_workers)
     predicted.context.execution_options = execution_options()

@@ -125,8 +125,9 @@ def fit(
             raise _first_cause(error) from error
     returned = result.return_value
     assert returned is not None
-    _write_refused(run, manifest, returned["refused"])
-    steps = _write_nonfinite(run, manifest, returned["nonfinite"])
+    videos = manifest.split(config.data.train_split).table
+    _write_refused(run, videos, returned["refused"])
+    steps = _write_nonfinite(run, videos, returned["nonfinite"])
     if returned.get("was_stopped"):
         raise StoppedError(
             f"run {run.name} was asked to stop and did so after a checkpoint (step "
@@ -143,9 +144,8 @@ def _num_workers(config: Config) -> int | tuple[int, int]:
     return most if fewest == most else (fewest, most)
 
 
-def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]]) -> None:
+def _write_refused(run: Run, videos: pa.Table, refused: list[tuple[int, str]]) -> None:
     """List the training videos that could not be decoded."""
-    videos = manifest.split(run.config.data.train_split).table
     rows = [
         {
             "video_id": videos["video_id"][sample].as_py(),
@@ -158,10 +158,10 @@ def _write_refused(run: Run, manifest: Manifest, refused: list[tuple[int, str]])
 
 
 def _write_nonfinite(
-    run: Run, manifest: Manifest, steps: list[NonFiniteStep]
+    run: Run, videos: pa.Table, steps: list[NonFiniteStep]
 ) -> list[dict[str, Any]]:
     """List the videos of steps whose loss or gradient was not finite."""
-    ids = manifest.split(run.config.data.train_split).table["video_id"]
+    ids = videos["video_id"]
     rows = [
         {
             "step": entry.step + 1,

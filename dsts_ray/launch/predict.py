@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dsts_ray.build import build_view_spec, load_model
+from dsts_ray.build import build_decoder_pool, build_view_spec, load_model
 from dsts_ray.config.load import changed_config
 from dsts_ray.config.schema import Config
 from dsts_ray.data.claim import claimed_folder
@@ -221,10 +221,7 @@ def _predicted_blocks(
         parts=parts,
         videos_per_part=videos_per_part,
         windows_per_block=videos_per_block(spec, config.evaluation.batch_size),
-        num_decoders=config.data.num_decoders,
-        cpus_per_decoder=config.data.cpus_per_decoder,
-        decoder_resource=config.data.decoder_resource,
-        timeout_s=config.data.decode_timeout_s,
+        decoders=build_decoder_pool(config),
     )
     predicted = forward_passes(decoded, WindowForwardPass, worker, num_workers)
     yield from blocks(predicted)

@@ -11,6 +11,7 @@ from ray.actor import ActorHandle
 from ray.data import DataIterator, Dataset
 from ray.train import DataConfig
 
+from dsts_ray.build import build_decoder_pool
 from dsts_ray.config.schema import Config
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.order import TrainingOrder
@@ -90,10 +91,7 @@ class RunStreams(DataConfig):
             order=order,
             first_batch=first_step,
             num_batches=self._num_steps - first_step + 1,
-            num_decoders=config.data.num_decoders,
-            cpus_per_decoder=config.data.cpus_per_decoder,
-            decoder_resource=config.data.decoder_resource,
-            timeout_s=config.data.decode_timeout_s,
+            decoders=build_decoder_pool(config),
         )
 
     def _evaluation(self, config: Config) -> Dataset:
@@ -103,8 +101,5 @@ class RunStreams(DataConfig):
             spec=self._view_spec,
             block_size=videos_per_block(self._view_spec, config.evaluation.batch_size),
             num_workers=config.scaling.num_workers,
-            num_decoders=config.data.num_decoders,
-            cpus_per_decoder=config.data.cpus_per_decoder,
-            decoder_resource=config.data.decoder_resource,
-            timeout_s=config.data.decode_timeout_s,
+            decoders=build_decoder_pool(config),
         )

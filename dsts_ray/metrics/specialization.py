@@ -31,15 +31,14 @@ def specialization_metrics(
     metrics = {}
     for layer in range(chosen.shape[1]):
         joint = joint_distribution(F.one_hot(chosen[:, layer], num_neurons), labels)
-        metrics[f"layer{layer}/utilization"] = utilization(joint)
+        metrics[f"layer{layer}/utilization"] = utilization(joint.sum(1))
         metrics[f"layer{layer}/mutual_information"] = mutual_information(joint)
     return metrics
 
 
-def utilization(joint: Float[Tensor, "neurons classes"]) -> float:
-    """Entropy of the neurons over log N, of a joint distribution; 1 for a single neuron."""
-    num_neurons = len(joint)
-    return entropy(joint.sum(1)) / math.log(num_neurons) if num_neurons > 1 else 1.0
+def utilization(shares: Float[Tensor, " neurons"]) -> float:
+    """Entropy over log N of the neurons' shares of the views; 1 for a single neuron."""
+    return entropy(shares) / math.log(len(shares)) if len(shares) > 1 else 1.0
 
 
 def mutual_information(joint: Float[Tensor, "neurons classes"]) -> float:

@@ -1,6 +1,5 @@
 """What the tests of faults share: the run without any."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dsts_ray.data.order import TrainingOrder
-from tests.support.jobs import DEMO, TINY, Home
+from tests.support.jobs import DEMO, TINY, Home, final_weights
 from tests.support.nodes import Nodes, Training, cluster
 
 NUM_STEPS = 24
@@ -39,10 +37,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Weights of the run without a fault, on this machine alone."""
     home = Home(tmp_path_factory.mktemp("undisturbed"))
     with (home.folder / "log").open("w") as log:
-        run = home.start("train.py", *RUN, "scaling.cpus_per_worker=0.25", out=log, err=log)
+        run = home.start("train.py", *RUN, "scaling.cpus_per_worker=0.25", out=log)
         assert run.wait(900) == 0, (home.folder / "log").read_text()
     (summary,) = home.work.glob("runs/*/summary.json")
-    return final_weights(summary.parent)
+    return final_weights(summary.parent, NUM_STEPS)
 
 
 @pytest.fixture
@@ -55,21 +53,11 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
         yield made
 
 
-def final_weights(folder: Path) -> dict[str, Tensor]:
-    """Weights after the last step."""
-    (state,) = (
-        path
-        for path in (folder / "checkpoints").glob("*/state.json")
-        if json.loads(path.read_text())["step"] == NUM_STEPS
-    )
-    return load_file(state.parent / "model.safetensors")
-
-
 def assert_undisturbed(
     run: Training, undisturbed: dict[str, Tensor], tolerance: float = 1e-6
 ) -> None:
     """All steps were made, every clip once an epoch, and the weights are the undisturbed run's."""
-    ours = final_weights(run.folder)
+    ours = final_weights(run.folder, NUM_STEPS)
     for name, value in undisturbed.items():
         torch.testing.assert_close(ours[name], value, rtol=0, atol=tolerance, msg=name)
     record = pa.concat_tables([pq.read_table(f) for f in sorted(run.folder.glob("samples/*"))])

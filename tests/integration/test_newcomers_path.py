@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 
 from dsts_ray.predictor import load_predictor
-from tests.support.jobs import REPOSITORY, TrainedRun, free_port, kill_tree
+from tests.support.jobs import REPOSITORY, TrainedRun, answers, free_port, kill_tree, wait_for
 from tests.support.videos import write_video
 
 PORT = "5001"
@@ -59,14 +57,6 @@ class Server:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def is_up(self) -> bool:
-        """It answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=5):
-                return True
-        except OSError:
-            return False
-
 
 @pytest.fixture(scope="module")
 def server(trained: TrainedRun) -> Iterator[Server]:
@@ -76,23 +66,10 @@ def server(trained: TrainedRun) -> Iterator[Server]:
     limits = {"DSTS_SERVE_MAX_BYTES": str(MAX_BYTES), "DSTS_SERVE_MAX_SECONDS": "2"}
     log = trained.home.folder / "serve.log"
     with log.open("w") as out:
-        process = subprocess.Popen(
-            ["bash", "-euc", command],
-            cwd=trained.home.work,
-            env=trained.home.environment(**limits),
-            stdout=out,
-            stderr=out,
-            text=True,
-            start_new_session=True,
-        )
-    server = Server(port, trained.storage / "data")
+        process = trained.home.spawn("bash", "-euc", command, out=out, variables=limits)
     try:
-        deadline = time.monotonic() + 180
-        while not server.is_up():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield server
+        wait_for(process, lambda: answers(f"http://127.0.0.1:{port}/ping"), 180, log.read_text)
+        yield Server(port, trained.storage / "data")
     finally:
         kill_tree(process)
 

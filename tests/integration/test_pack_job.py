@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsts_ray.data.clip import ViewSpec
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.index import index_dataset
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import batches, test_stream
@@ -85,9 +86,7 @@ def test_a_killed_packing_continues_to_the_same_files(
         spec=VIEWS,
         block_size=4,
         num_workers=1,
-        num_decoders=1,
-        cpus_per_decoder=0.5,
-        timeout_s=60,
+        decoders=DecoderPool(num_decoders=1, cpus=0.5, timeout_s=60),
     )
     (block,) = batches(stream, batch_size=4, prefetch_blocks=1)
     assert block["reason"].tolist() == [""] * 4

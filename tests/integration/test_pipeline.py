@@ -14,6 +14,7 @@ from ray._private.internal_api import memory_summary
 from ray.data import Dataset
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.decoders import Rows
 from dsts_ray.data.find import find_videos
 from dsts_ray.data.index import index_dataset
@@ -59,9 +60,7 @@ def stream(manifest: Path, order: TrainingOrder = ORDER, first_batch: int = 0) -
         order=order,
         first_batch=first_batch,
         num_batches=NUM_BATCHES - first_batch,
-        num_decoders=2,
-        cpus_per_decoder=0.5,
-        timeout_s=60.0,
+        decoders=DecoderPool(num_decoders=2, cpus=0.5, timeout_s=60.0),
     )
 
 
@@ -180,9 +179,7 @@ def test_decoders_that_are_killed_crash_or_hang_cost_the_clips_at_fault_alone(
         order=replace(ORDER, num_workers=1),
         first_batch=0,
         num_batches=NUM_BATCHES,
-        num_decoders=1,
-        cpus_per_decoder=0.5,
-        timeout_s=5.0,
+        decoders=DecoderPool(num_decoders=1, cpus=0.5, timeout_s=5.0),
     )
     rows = list(batches(dataset, batch_size=ORDER.batch_size, prefetch_blocks=1))
     assert spec.flag.exists()
@@ -222,9 +219,7 @@ def test_evaluation_covers_every_video_once_in_equal_batches(
         spec=VIEWS,
         block_size=2,
         num_workers=num_workers,
-        num_decoders=1,
-        cpus_per_decoder=0.5,
-        timeout_s=60.0,
+        decoders=DecoderPool(num_decoders=1, cpus=0.5, timeout_s=60.0),
     )
     received = on_workers(dataset, num_workers, 2)
     samples = [block["sample_id"].tolist() for blocks in received for block in blocks]
@@ -261,9 +256,7 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
         order=replace(ORDER, num_workers=1),
         first_batch=0,
         num_batches=300,  # 0.9 GB in all, more than the object store holds
-        num_decoders=1,
-        cpus_per_decoder=0.4,
-        timeout_s=60.0,
+        decoders=DecoderPool(num_decoders=1, cpus=0.4, timeout_s=60.0),
     )
     training.context.execution_options = execution_options()
     (shard,) = training.streaming_split(1, equal=True)
@@ -279,9 +272,7 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
             spec=VIEWS,
             block_size=4,
             num_workers=1,
-            num_decoders=1,
-            cpus_per_decoder=0.4,
-            timeout_s=60.0,
+            decoders=DecoderPool(num_decoders=1, cpus=0.4, timeout_s=60.0),
         )
         evaluated.extend(batches(test, batch_size=4, prefetch_blocks=1))
 
@@ -306,9 +297,7 @@ def test_windows_that_crash_or_hang_their_decoder_cost_no_others(manifest: Path)
         parts=range(3),
         videos_per_part=1,
         windows_per_block=2,
-        num_decoders=1,
-        cpus_per_decoder=0.5,
-        timeout_s=4.0,
+        decoders=DecoderPool(num_decoders=1, cpus=0.5, timeout_s=4.0),
     )
     found = {}
     for block in all_blocks(stream):

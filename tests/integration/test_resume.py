@@ -1,8 +1,6 @@
 """A run killed without warning continues to the very same weights."""
 
-import json
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,26 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
-from torch import Tensor
 
 from dsts_ray.config.load import load_config
 from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.trainer import train
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import SubmittedRun, TrainedRun
+from tests.support.jobs import SubmittedRun, TrainedRun, final_weights
 
 NUM_STEPS = 12
-
-
-def final_weights(folder: Path) -> dict[str, Tensor]:
-    (state,) = (
-        path
-        for path in (folder / "checkpoints").glob("*/state.json")
-        if json.loads(path.read_text())["step"] == NUM_STEPS
-    )
-    return load_file(state.parent / "model.safetensors")
 
 
 def test_the_same_command_continues(trained: TrainedRun) -> None:
@@ -63,7 +50,7 @@ def test_every_clip_is_trained_on_exactly_once_an_epoch(trained: TrainedRun) -> 
 def test_final_weights_are_those_of_the_undisturbed_run(
     trained: TrainedRun, submitted: SubmittedRun
 ) -> None:
-    ours, theirs = final_weights(trained.folder), final_weights(submitted.folder)
+    ours, theirs = (final_weights(run.folder, NUM_STEPS) for run in (trained, submitted))
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6, msg=name)

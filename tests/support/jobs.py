@@ -11,12 +11,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import psutil
+from safetensors.torch import load_file
+from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -90,23 +92,44 @@ class Home:
         """Run a script of ``jobs/`` to its end."""
         return self.run(sys.executable, str(REPOSITORY / "jobs" / script), *arguments)
 
+    def spawn(
+        self,
+        *command: str,
+        out: int | IO[str],
+        err: int | IO[str] | None = None,
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, for ``kill_tree``; errors go where output does.
+
+        Args:
+            command: The program and its arguments.
+            out: Where its output goes.
+            err: Where its errors go instead.
+            cwd: Where it runs instead of ``work``.
+            variables: Of its environment.
+        """
+        return subprocess.Popen(
+            command,
+            cwd=cwd or self.work,
+            env=self.environment(**variables or {}),
+            stdout=out,
+            stderr=out if err is None else err,
+            text=True,
+            start_new_session=True,
+        )
+
     def start(
         self,
         script: str,
         *arguments: str,
         out: int | IO[str] = subprocess.DEVNULL,
-        err: int | IO[str] = subprocess.DEVNULL,
+        err: int | IO[str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a script of ``jobs/`` in a session of its own, for ``kill_tree``."""
-        return subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "jobs" / script), *arguments],
-            cwd=self.work,
-            env=self.environment(),
-            stdout=out,
-            stderr=err,
-            text=True,
-            start_new_session=True,
-        )
+        """Start a script of ``jobs/``, as ``spawn`` does."""
+        path = str(REPOSITORY / "jobs" / script)
+        return self.spawn(sys.executable, path, *arguments, out=out, err=err, variables=variables)
 
 
 @dataclass(frozen=True)
@@ -187,13 +210,40 @@ class JobResult(NamedTuple):
 RunJob = Callable[..., JobResult]
 
 
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], object]) -> None:
-    """Wait until something has happened in a job that must not end before."""
-    deadline = time.monotonic() + 400
+def wait_until(
+    happened: Callable[[], object], seconds: float, explain: Callable[[], str] = str
+) -> float:
+    """Wait until something has happened; returns how long it took."""
+    started = time.monotonic()
     while not happened():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+        assert time.monotonic() - started < seconds, explain()
         time.sleep(0.01)
+    return time.monotonic() - started
+
+
+def wait_for(
+    process: subprocess.Popen[str],
+    happened: Callable[[], object],
+    seconds: float = 400,
+    explain: Callable[[], str] = str,
+) -> float:
+    """Wait until something has happened in a process that must not end before; as above."""
+
+    def look() -> object:
+        assert process.poll() is None, explain()
+        return happened()
+
+    return wait_until(look, seconds, explain)
+
+
+def final_weights(folder: Path, num_steps: int) -> dict[str, Tensor]:
+    """Weights of a run folder's checkpoint after the last step."""
+    (state,) = (
+        path
+        for path in (folder / "checkpoints").glob("*/state.json")
+        if json.loads(path.read_text())["step"] == num_steps
+    )
+    return load_file(state.parent / "model.safetensors")
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -240,27 +290,18 @@ def head_node(home: Home, *, temporary: Path, cwd: Path, **variables: str) -> It
     limits = {"--num-cpus": 2, "--object-store-memory": 200 * 1024**2}
     options = [f"{name}={value}" for name, value in (ports | limits).items()]
     with (home.folder / "ray_start.log").open("w") as log:
-        process = subprocess.Popen(
-            ["ray", "start", "--head", "--block", f"--temp-dir={temporary}", *options],
-            cwd=cwd,
-            env=home.environment(**variables),
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+        start = ("ray", "start", "--head", "--block", f"--temp-dir={temporary}", *options)
+        process = home.spawn(*start, out=log, cwd=cwd, variables=variables)
+    dashboard = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 90
-        while not _answers(f"http://127.0.0.1:{port}/api/version"):
-            assert process.poll() is None, (home.folder / "ray_start.log").read_text()
-            assert time.monotonic() < deadline, (home.folder / "ray_start.log").read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(process, lambda: answers(f"{dashboard}/api/version"), 90, Path(log.name).read_text)
+        yield dashboard
     finally:
         kill_tree(process)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a server is there."""
     try:
         with urllib.request.urlopen(address, timeout=5):
             return True

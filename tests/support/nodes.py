@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.jobs import REPOSITORY, Home, free_port, kill_tree, session
+from tests.support.jobs import Home, free_port, kill_tree, session, wait_for
 
 Node = subprocess.Popen[str]
 STORE_BYTES = 100 * 1024**2
@@ -63,18 +63,11 @@ class Nodes:
             "--max-worker-port=0",
         )
         with log.open("w") as out:
-            node = subprocess.Popen(
-                [*run_there, "ray", "start", *shared, *options],
-                cwd=self.home.work,
-                env=self.home.environment(RAY_AUTH_MODE="disabled"),
-                stdout=out,
-                stderr=out,
-                text=True,
-                start_new_session=True,
-            )
+            start = (*run_there, "ray", "start", *shared, *options)
+            node = self.home.spawn(*start, out=out, variables={"RAY_AUTH_MODE": "disabled"})
         self.nodes.append(node)
         self.addresses.append(address)
-        wait_until(lambda: "Ray runtime started" in log.read_text(), 90, log.read_text)
+        wait_for(node, lambda: "Ray runtime started" in log.read_text(), 90, log.read_text)
         return node
 
     def train(self, *overrides: str, **variables: str) -> "Training":
@@ -86,15 +79,7 @@ class Nodes:
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",  # several runs may share two cores
         } | variables
         with out.open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(REPOSITORY / "jobs" / "train.py"), *overrides],
-                cwd=self.home.work,
-                env=self.home.environment(**variables),
-                stdout=log,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+            process = self.home.start("train.py", *overrides, out=log, variables=variables)
         return Training(process, out, self.home)
 
 
@@ -127,12 +112,7 @@ class Training:
 
     def wait_for(self, happened: Callable[[], object], seconds: float = 420) -> float:
         """Wait until something has happened in the run, which must not end; returns seconds."""
-
-        def look() -> object:
-            assert self.process.poll() is None, self.told()
-            return happened()
-
-        return wait_until(look, seconds, self.told)
+        return wait_for(self.process, happened, seconds, self.told)
 
     def ended(self, seconds: float = 600) -> int:
         """Wait for its end; returns the exit code."""
@@ -167,17 +147,6 @@ def processes(node: Node, name: str) -> list[psutil.Process]:
             if name in process.cmdline()[0]:
                 found.append(process)
     return found
-
-
-def wait_until(
-    happened: Callable[[], object], seconds: float, explain: Callable[[], str] = str
-) -> float:
-    """Wait until something has happened; returns how long it took."""
-    started = time.monotonic()
-    while not happened():
-        assert time.monotonic() - started < seconds, explain()
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 def node_id(nodes: Nodes, node: Node) -> str:

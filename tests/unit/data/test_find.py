@@ -2,11 +2,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from dsts_ray.data.find import find_videos
 from dsts_ray.errors import DataError
+from tests.support.bucket import bucket_with
 from tests.support.videos import manifest
 
 NAMES = ("a/1.mp4", "a/b/2.WEBM", "a/3.txt", "[x].mp4", "c.avi")
@@ -23,10 +23,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bucket(folder: Path) -> Iterator[str]:
-    system = fsspec.filesystem("memory")
-    system.put(str(folder), "/bucket/videos", recursive=True)
-    yield "memory://bucket/videos"
-    system.rm("/bucket", recursive=True)
+    with bucket_with(folder) as url:
+        yield url
 
 
 def paths(*names: str | Path, split: str | None = None) -> list[str]:

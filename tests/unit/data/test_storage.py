@@ -4,7 +4,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from dsts_ray.data.storage import (
@@ -20,6 +19,7 @@ from dsts_ray.data.storage import (
     replacing,
 )
 from dsts_ray.errors import DataError
+from tests.support.bucket import bucket_with
 
 
 @pytest.fixture
@@ -46,10 +46,8 @@ def server(files: Path) -> Iterator[str]:
 
 @pytest.fixture
 def memory(files: Path) -> Iterator[str]:
-    system = fsspec.filesystem("memory")
-    system.put(str(files), "/bucket/files", recursive=True)
-    yield "memory://bucket/files"
-    system.rm("/bucket", recursive=True)
+    with bucket_with(files) as url:
+        yield url
 
 
 def test_local_files_and_urls_are_read_alike(files: Path, server: str, memory: str) -> None:

@@ -297,36 +297,32 @@ def test_a_resumed_run_counts_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert again.ledger.clips_per_s == rest.ledger.clips_per_s > 0
 
 
-def test_a_node_that_is_taken_away_has_the_run_saved(tmp_path: Path) -> None:
+def noticed_loop(folder: Path, *notices: Notice) -> tuple[TrainingLoop, FolderContext]:
+    """A loop that has been run, with what it was told after each step."""
     config, step = fresh("udl.enabled=false")
-    loop = new_loop(tmp_path, config, step)
+    loop = new_loop(folder, config, step)
     context = loop.context
     assert isinstance(context, FolderContext)
-    context.notices = [Notice.NONE, Notice.SAVE]
+    context.notices = list(notices)
     loop.run(0, {})
+    return loop, context
+
+
+def test_a_node_that_is_taken_away_has_the_run_saved(tmp_path: Path) -> None:
+    loop, context = noticed_loop(tmp_path, Notice.NONE, Notice.SAVE)
     assert sorted(int(folder.name) for folder in tmp_path.iterdir()) == [2, 3, 5]
     assert context.reported[0] == {"step": 2}
     assert not loop.was_stopped
 
 
 def test_a_run_that_is_asked_to_stop_does_after_a_checkpoint(tmp_path: Path) -> None:
-    config, step = fresh("udl.enabled=false")
-    loop = new_loop(tmp_path, config, step)
-    context = loop.context
-    assert isinstance(context, FolderContext)
-    context.notices = [Notice.NONE, Notice.STOP]
-    loop.run(0, {})
+    loop, context = noticed_loop(tmp_path, Notice.NONE, Notice.STOP)
     assert loop.was_stopped
     assert read_state(tmp_path / "2").step == 2
     assert [reported["step"] for reported in context.reported] == [2]
 
 
 def test_a_run_that_is_asked_to_stop_at_its_end_has_ended(tmp_path: Path) -> None:
-    config, step = fresh("udl.enabled=false")
-    loop = new_loop(tmp_path, config, step)
-    context = loop.context
-    assert isinstance(context, FolderContext)
-    context.notices = [Notice.NONE] * 4 + [Notice.STOP]
-    loop.run(0, {})
+    loop, context = noticed_loop(tmp_path, *[Notice.NONE] * 4, Notice.STOP)
     assert not loop.was_stopped
     assert context.reported[-1]["step"] == 5
