@@ -1,8 +1,10 @@
 """How fast clips come: the stream against the bare decoder and against a torch DataLoader.
 
-All ways deal with the same files of the demo's writers and make the same clips, uint8 of
-8 x 224 x 224 x 3, out of frames of 256 pixels. A rate is taken between two moments in mid-stream,
-when all processes are busy, so neither their start nor what they hold ready counts.
+All ways deal with the same files of the demo's writers. The stream and the DataLoader make clips,
+uint8 of 8 x 224 x 224 x 3, the DataLoader out of frames whose short side is 256 pixels, the stream
+out of frames of at most that; the bare decoder makes the stream's frames and nothing of them. A
+rate is taken between two moments in mid-stream, when all processes are busy, so neither their start
+nor what they hold ready counts.
 """
 
 import statistics
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import NamedTuple
 
 import decord
@@ -23,6 +26,7 @@ from torchvision.transforms import v2
 from dsts_ray.bench.compare import Comparison, Measured
 from dsts_ray.bench.networks import Setting
 from dsts_ray.bench.rows import Row
+from dsts_ray.bench.stages import stages_of
 from dsts_ray.bench.videos import KINDS, Files, Kind, Video, find_files
 from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.decoder_pool import DecoderPool
@@ -74,10 +78,10 @@ def _rows(kind: Kind, files: Files, setting: Setting) -> list[Row]:
             f"{kind.name}, stream / bare decoder",
             files,
             ours,
-            Way("a bare loop of decord", lambda: _bare_rate(files)),
+            Way("a bare loop of decord", lambda: _bare_rate(files, num_batches)),
             repeats=setting.repeats,
             bound=0.85,
-            note=_stages(files),
+            note=_stages(files, num_batches),
         ),
         _compared(
             f"{kind.name}, stream / DataLoader",
@@ -128,8 +132,9 @@ class _Clips(Dataset[Tensor]):
         return self.num_clips
 
     def __getitem__(self, index: int) -> Tensor:
-        index %= len(self.videos)
-        frames = _get_frames(decord.VideoReader(self.videos[index].path, num_threads=1), index)
+        epoch, index = divmod(index, len(self.videos))
+        reader = decord.VideoReader(self.videos[index].path, num_threads=1)
+        frames = _get_frames(reader, epoch, index)
         return self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
 
 
@@ -142,30 +147,41 @@ def _loader(files: Files, num_batches: int) -> Iterable[Tensor]:
     )
 
 
-def _bare_rate(files: Files) -> float:
-    """Clips per second of as many processes that decode and do nothing else."""
-    with ProcessPoolExecutor(NUM_PROCESSES, mp_context=get_context("spawn")) as pool:
-        spent = list(pool.map(_decode_all, [files.videos] * NUM_PROCESSES))
-    return sum(len(files.videos) / seconds for seconds in spent)
+def _bare_rate(files: Files, num_batches: int) -> float:
+    """Clips per second of as many processes that decode as many clips and do nothing else."""
+    num_epochs = -(-num_batches * _BATCH_SIZE // (NUM_PROCESSES * len(files.videos)))
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(NUM_PROCESSES, context) as pool:
+        work = (_decode_all, files.videos, num_epochs, manager.Barrier(NUM_PROCESSES))
+        tasks = [pool.submit(*work) for _ in range(NUM_PROCESSES)]
+        return sum(num_epochs * len(files.videos) / task.result() for task in tasks)
 
 
-def _decode_all(videos: Sequence[Video]) -> float:
+def _decode_all(videos: Sequence[Video], num_epochs: int, others: Barrier) -> float:
+    """Seconds of some epochs, begun by all processes at once, after one more."""
+    _decode_epoch(videos, 0)
+    others.wait()
     started = time.perf_counter()
-    for index in range(len(videos)):
-        _get_frames(_open(videos[index]), index)
+    for epoch in range(num_epochs):
+        _decode_epoch(videos, epoch)
     return time.perf_counter() - started
+
+
+def _decode_epoch(videos: Sequence[Video], epoch: int) -> None:
+    for index, video in enumerate(videos):
+        _get_frames(_open(video), epoch, index)
 
 
 def _open(video: Video) -> decord.VideoReader:
     """Open a video for frames of the stream's size."""
-    scale = SPEC.short_side / min(video.width, video.height)
+    scale = min(1.0, SPEC.short_side / min(video.width, video.height))
     width, height = (2 * round(side * scale / 2) for side in (video.width, video.height))
     return decord.VideoReader(video.path, width=width, height=height, num_threads=1)
 
 
-def _get_frames(reader: decord.VideoReader, index: int) -> np.ndarray:
-    """Decode the frames that the stream takes of this clip in its first epoch."""
-    rng = np.random.default_rng([SPEC.seed, 0, index])
+def _get_frames(reader: decord.VideoReader, epoch: int, index: int) -> np.ndarray:
+    """Decode the frames that the stream takes of this clip in an epoch."""
+    rng = np.random.default_rng([SPEC.seed, epoch, index])
     indices = random_frames(
         len(reader), clip_length=SPEC.num_frames, sampling=SPEC.sampling, rng=rng
     )
@@ -244,21 +260,20 @@ def _measured(what: str, seconds: Sequence[float]) -> Measured:
     return Measured(what, statistics.median(seconds), min(seconds), max(seconds), 0)
 
 
-def _stages(files: Files) -> str:
-    """CPU time of a clip by stage, in this process."""
-    spent = dict.fromkeys(("open", "decode and resize", "crop"), 0.0)
+def _stages(files: Files, num_batches: int) -> str:
+    """CPU time of a clip by stage: of decoding in this process, of the rest in a stream's."""
+    spent: dict[str, float] = dict.fromkeys(("open", "decode and resize", "crop"), 0.0)
     for index, video in enumerate(files.videos):
         rng = np.random.default_rng([SPEC.seed, 1, index])
         started = time.process_time()
         reader = _open(video)
         opened = time.process_time()
-        frames = _get_frames(reader, index)
+        frames = _get_frames(reader, 0, index)
         decoded = time.process_time()
         multi_scale_crop(frames, size=SPEC.crop_size, sides=SPEC.crop_sides, rng=rng)
         cropped = time.process_time()
-        spent["open"] += opened - started
-        spent["decode and resize"] += decoded - opened
-        spent["crop"] += cropped - decoded
-    total = sum(spent.values())
-    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in spent.items())
-    return f"{shares} of {1000 * total / len(files.videos):.1f} ms of CPU a clip"
+        spent["open"] += (opened - started) / len(files.videos)
+        spent["decode and resize"] += (decoded - opened) / len(files.videos)
+        spent["crop"] += (cropped - decoded) / len(files.videos)
+    stream = _stream(files.manifest, len(files.videos), num_batches)
+    return stages_of(stream, _BATCH_SIZE, _MARGIN, spent)
