@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier
@@ -261,19 +262,27 @@ def _measured(what: str, seconds: Sequence[float]) -> Measured:
 
 
 def _stages(files: Files, num_batches: int) -> str:
-    """CPU time of a clip by stage: of decoding in this process, of the rest in a stream's."""
-    spent: dict[str, float] = dict.fromkeys(("open", "decode and resize", "crop"), 0.0)
-    for index, video in enumerate(files.videos):
-        rng = np.random.default_rng([SPEC.seed, 1, index])
-        started = time.process_time()
-        reader = _open(video)
-        opened = time.process_time()
-        frames = _get_frames(reader, 0, index)
-        decoded = time.process_time()
-        multi_scale_crop(frames, size=SPEC.crop_size, sides=SPEC.crop_sides, rng=rng)
-        cropped = time.process_time()
-        spent["open"] += (opened - started) / len(files.videos)
-        spent["decode and resize"] += (decoded - opened) / len(files.videos)
-        spent["crop"] += (cropped - decoded) / len(files.videos)
+    """CPU time of a clip by stage: of decoding in a process of its own, of the rest in a stream."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        decoding = pool.submit(_decoding_stages, files.videos).result()
     stream = _stream(files.manifest, len(files.videos), num_batches)
-    return stages_of(stream, _BATCH_SIZE, _MARGIN, spent)
+    return stages_of(stream, _BATCH_SIZE, _MARGIN, decoding)
+
+
+def _decoding_stages(videos: Sequence[Video]) -> dict[str, float]:
+    """CPU seconds of a clip by stage, on one thread as in a decoder, after an epoch to warm up."""
+    torch.set_num_threads(1)
+    _decode_epoch(videos, 0)
+    spent: dict[str, float] = dict.fromkeys(("open", "decode and resize", "crop"), 0.0)
+    for index, video in enumerate(videos):
+        rng = np.random.default_rng([SPEC.seed, 1, index])
+        moments = [time.process_time()]
+        reader = _open(video)
+        moments.append(time.process_time())
+        frames = _get_frames(reader, 1, index)
+        moments.append(time.process_time())
+        multi_scale_crop(frames, size=SPEC.crop_size, sides=SPEC.crop_sides, rng=rng)
+        moments.append(time.process_time())
+        for stage, (begun, ended) in zip(spent, pairwise(moments), strict=True):
+            spent[stage] += (ended - begun) / len(videos)
+    return spent
