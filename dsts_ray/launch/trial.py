@@ -88,13 +88,19 @@ class EarlierReports(TuneReportCallback):
     """Tells Tune of every evaluation but the last.
 
     After the last one the run is still to be recorded; a scheduler that stops it then would lose
-    it, so the trial itself reports it at its end.
+    it, so the trial itself reports it at its end. A checkpoint between two evaluations has no
+    metric, without which Tune takes no report.
     """
 
-    def __init__(self, num_steps: int) -> None:
-        """Args: num_steps: Of the run."""
+    def __init__(self, num_steps: int, metric: str) -> None:
+        """Know the run.
+
+        Args:
+            num_steps: Of the run.
+            metric: That an evaluation reports.
+        """
         super().__init__()
-        self._num_steps = num_steps
+        self._num_steps, self._metric = num_steps, metric
 
     def after_report(
         self,
@@ -103,7 +109,7 @@ class EarlierReports(TuneReportCallback):
         checkpoint: Checkpoint | None,
     ) -> None:
         """Pass rank 0's metrics on."""
-        if metrics[0]["step"] < self._num_steps:
+        if self._metric in metrics[0] and metrics[0]["step"] < self._num_steps:
             super().after_report(run_context, metrics, checkpoint)
 
 
@@ -127,7 +133,7 @@ def run_trial(parameters: dict[str, Any], *, job: SweepJob) -> None:
                     config,
                     Console(quiet=True),
                     tags={PARENT_TAG: job.parent_run_id},
-                    callbacks=[EarlierReports(num_steps)],
+                    callbacks=[EarlierReports(num_steps, metric)],
                 )
         except DivergedError as error:
             step = error.step + 1
