@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from dsts_ray.config.schema import Config
 from dsts_ray.launch.capacity import exceeds, training_request
@@ -28,6 +29,7 @@ class Admission:
     def __init__(self) -> None:
         """Start with none."""
         self._leases: dict[str, tuple[float, float, float]] = {}
+        self._held: dict[str, PlacementGroup] = {}
 
     def acquire(self, holder: str, cpus: float, gpus: float, has: dict[str, float]) -> bool:
         """Let a holder in, or renew its lease, where the cluster has room beside the others."""
@@ -45,9 +47,14 @@ class Admission:
             return True
         return False
 
-    def release(self, holder: str) -> None:
-        """Give a lease back, if there is one."""
+    def hold(self, holder: str, group: PlacementGroup) -> None:
+        """Take down what a holder's workers hold."""
+        self._held[holder] = group
+
+    def release(self, holder: str) -> PlacementGroup | None:
+        """Give a lease back, if there is one; returns what the holder's workers held."""
         self._leases.pop(holder, None)
+        return self._held.pop(holder, None)
 
 
 @contextmanager
@@ -78,9 +85,20 @@ def admitted(holder: str, config: Config) -> Iterator[None]:
         release(holder)
 
 
+def hold(holder: str, group: PlacementGroup) -> None:
+    """Take down what a run's workers hold, for ``release``."""
+    ray.get(_admission().hold.remote(holder, group))
+
+
 def release(holder: str) -> None:
-    """Give back the lease of a run that was killed."""
-    ray.get(_admission().release.remote(holder))
+    """Give back the lease of a run, and what its workers hold should it have been killed.
+
+    Ray Train has an actor for that, which asks the dashboard: without one, or with several
+    clusters on the machine, it never does. What is free already stays so.
+    """
+    (group,) = ray.get([_admission().release.remote(holder)])
+    if group:
+        remove_placement_group(group)
 
 
 def _admission() -> Any:  # noqa: ANN401 - an actor's handle

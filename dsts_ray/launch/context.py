@@ -13,9 +13,7 @@ from ray.actor import ActorHandle
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2.api.preemption import PreemptionInfo
-from ray.util.placement_group import get_current_placement_group
 
-from dsts_ray.launch.entry import PLACEMENT_GROUP
 from dsts_ray.train.checksums import write_sealed
 from dsts_ray.train.collective import largest_over_workers
 from dsts_ray.train.context import Notice
@@ -52,8 +50,6 @@ class RayContext:
         """See :class:`~dsts_ray.train.context.RunContext`."""
         if self._written:
             self._written.result()
-        place = get_current_placement_group()
-        held = {PLACEMENT_GROUP: place.id.hex()} if place else {}
         written: Future[None] = Future()
 
         def write_into_place(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -69,7 +65,7 @@ class RayContext:
 
         self._written = written if self.rank == 0 else None
         ray.train.report(
-            {**metrics, **held},
+            dict(metrics),
             checkpoint=Checkpoint.from_directory(self._checkpoints) if self.rank == 0 else None,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             delete_local_checkpoint_after_upload=False,

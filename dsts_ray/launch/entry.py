@@ -11,9 +11,6 @@ from ray.actor import ActorHandle
 
 from dsts_ray.config.schema import Config
 
-PLACEMENT_GROUP = "placement_group"
-"""Reported beside the metrics: the resources that a run's workers hold, for who must free them."""
-
 
 class WorkerJob(TypedDict):
     """What the driver tells every worker; ``wall_s`` is the ledger's when the workers start.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pyarrow as pa
 from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.callback import RayTrainCallback, UserCallback
 from ray.train.v2.api.exceptions import TrainingFailedError
 from rich.console import Console
 
@@ -47,7 +47,7 @@ def fit(
     run_id: str,
     console: Console,
     started: float,
-    callbacks: Sequence[UserCallback],
+    callbacks: Sequence[RayTrainCallback],
 ) -> Result:
     """Train with Ray Train from the latest checkpoint on.
 
@@ -108,7 +108,7 @@ def fit(
                 name=CHECKPOINTS,
                 storage_path=str(run.folder),
                 failure_config=FailureConfig(max_failures=config.scaling.max_failures),
-                callbacks=list(callbacks),
+                callbacks=cast(list[UserCallback], list(callbacks)),  # it takes others, too
                 checkpoint_config=CheckpointConfig(
                     num_to_keep=config.train.keep_checkpoints,
                     checkpoint_score_attribute=config.tracking.metric,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.train import Result
-from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.callback import RayTrainCallback
 from rich.console import Console
 
 from dsts_ray.build import build_model, build_setup, scaled_lr
@@ -53,7 +53,7 @@ def train(
     console: Console,
     *,
     tags: Mapping[str, str] | None = None,
-    callbacks: Sequence[UserCallback] = (),
+    callbacks: Sequence[RayTrainCallback] = (),
     changed: Collection[str] = (),
 ) -> Outcome:
     """Train, evaluate, register; continues an interrupted run of the same name.

@@ -14,7 +14,9 @@ from typing import Any
 
 from ray import tune
 from ray.train import Checkpoint
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 
@@ -23,7 +25,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.config.trials import SweepPlan, Trial
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import CheckpointError, ConfigError, DataError, DivergedError, OutOfMemoryError
-from dsts_ray.launch.admission import admitted
+from dsts_ray.launch.admission import admitted, hold
 from dsts_ray.launch.dataset import DEMO, labelled_split, manifest_path
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.run import CHECKPOINTS
@@ -113,6 +115,26 @@ class EarlierReports(TuneReportCallback):
             super().after_report(run_context, metrics, checkpoint)
 
 
+class HeldResources(WorkerGroupCallback):
+    """Takes down what a trial's workers hold as soon as they hold it.
+
+    A trial that is killed, be it before its first evaluation, cannot free it.
+    """
+
+    def __init__(self, lease: str) -> None:
+        """Know the trial.
+
+        Args:
+            lease: Of the trial.
+        """
+        self._lease = lease
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """Note the workers' placement group."""
+        handle = worker_group.get_worker_group_state().placement_group_handle
+        hold(self._lease, handle.placement_group)
+
+
 def run_trial(parameters: dict[str, Any], *, job: SweepJob) -> None:
     """Train a trial's run, or what is left of it, and report to Tune.
 
@@ -128,12 +150,13 @@ def run_trial(parameters: dict[str, Any], *, job: SweepJob) -> None:
             num_steps = run_length(config, job.storage)
             for report in _earlier_reports(config, job, num_steps):
                 tune.report(report)
-            with admitted(job.lease(trial), config):
+            lease = job.lease(trial)
+            with admitted(lease, config):
                 outcome = train(
                     config,
                     Console(quiet=True),
                     tags={PARENT_TAG: job.parent_run_id},
-                    callbacks=[EarlierReports(num_steps, metric)],
+                    callbacks=[EarlierReports(num_steps, metric), HeldResources(lease)],
                 )
         except DivergedError as error:
             step = error.step + 1

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from ray import PlacementGroupID, tune
+from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from dsts_ray.config.trials import Trial
 from dsts_ray.launch.admission import release
-from dsts_ray.launch.entry import PLACEMENT_GROUP
 from dsts_ray.launch.trial import SweepJob
 from dsts_ray.report.record import DIVERGED, FAILED, STOPPED
 
@@ -39,7 +37,6 @@ class TrialState:
         seconds: Of this session.
         metrics: Of the latest evaluation.
         logged_ms: Their timestamp.
-        placement_group: What its training run held when it reported last.
     """
 
     trial: Trial
@@ -51,7 +48,6 @@ class TrialState:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     logged_ms: int = 0
-    placement_group: str = ""
     started: float = field(default_factory=time.monotonic)
 
 
@@ -122,7 +118,6 @@ class TrialBoard(tune.Callback):
         """A trial has reported an evaluation, or how it ended."""
         state = self.states[trial.trial_id]
         state.step, state.value = result["step"], result[self._metric]
-        state.placement_group = result.get(PLACEMENT_GROUP, "")
         state.logged_ms = result.get("logged_ms", state.logged_ms)
         state.metrics = {key: value for key, value in result.items() if "/" in key}
         if "outcome" in result:
@@ -138,7 +133,7 @@ class TrialBoard(tune.Callback):
         """A trial has failed and is to be retried."""
         state = self.states[trial.trial_id]
         state.num_retries += 1
-        self._free(state)
+        release(self._job.lease(state.trial))
         self._say(state, f"will be retried: {_last_line(trial)}")
 
     def on_trial_complete(
@@ -160,21 +155,9 @@ class TrialBoard(tune.Callback):
 
     def _end(self, state: TrialState, trial: TuneTrial) -> None:
         state.seconds = time.monotonic() - state.started
-        self._free(state)
+        release(self._job.lease(state.trial))
         self._say(state, f"{state.outcome} {state.reason}".rstrip())
         self._changed(state, dict(trial.config or {}))
-
-    def _free(self, state: TrialState) -> None:
-        """Take back what a killed training run holds.
-
-        Ray Train has an actor for that, which asks the dashboard: without one, or with several
-        clusters on the machine, it never does. What is free already stays so.
-        """
-        if state.placement_group:
-            held = PlacementGroupID(bytes.fromhex(state.placement_group))
-            remove_placement_group(PlacementGroup(held))
-            state.placement_group = ""
-        release(self._job.lease(state.trial))
 
     def _say(self, state: TrialState, text: str) -> None:
         if not self._console.is_terminal:

@@ -1,3 +1,6 @@
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup
+
 from dsts_ray.launch import admission
 from dsts_ray.launch.admission import Admission
 
@@ -34,3 +37,14 @@ def test_a_lease_that_is_not_renewed_is_void(monkeypatch) -> None:  # noqa: ANN0
     assert not leases.acquire("b", 1.0, 0, HAS)
     monkeypatch.setattr(admission, "LIFETIME_S", 0.0)
     assert leases.acquire("b", 1.0, 0, HAS)
+
+
+def test_who_gives_a_lease_back_is_told_what_its_workers_held_last() -> None:
+    leases = Admission()
+    before, now = (PlacementGroup(PlacementGroupID.from_random()) for _ in range(2))
+    assert leases.acquire("a", 4.0, 0, HAS)
+    leases.hold("a", before)
+    leases.hold("a", now)
+    assert leases.acquire("a", 4.0, 0, HAS)
+    assert leases.release("a") == now
+    assert leases.release("a") is None
