@@ -2,6 +2,8 @@
 
 python jobs/tune.py table5 data.manifest=d48.parquet
 python jobs/tune.py ablations --preset demo --seeds 0,1 train.num_epochs=3
+
+Exit code 1: a run failed, though the others have ended; 2: the sweep cannot run as it is.
 """
 
 import argparse
@@ -61,13 +63,13 @@ def main() -> int:
         console = Console()
         outcome = run_sweep(plan, console, resume=arguments.resume)
         print_sweep(arguments.sweep, outcome, console)
+        return 1 if outcome.record.failed else 0
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dsts_ray.launch.tune import SweepOutcome
-from dsts_ray.report.record import FAILED
 from dsts_ray.tracking.connection import without_password
 
 
@@ -21,7 +20,7 @@ def print_sweep(sweep: str, outcome: SweepOutcome, console: Console) -> None:
         ended, reason = record.outcomes.get(trial.run, ("not run", ""))
         table.add_row(trial.row, str(trial.seed), trial.run, ended, reason)
     console.print(table)
-    if any(ended == FAILED for ended, _ in record.outcomes.values()):
+    if record.failed:
         say("failed runs are tried again by the same command with --resume")
     store = shlex.quote(without_password(outcome.uri))
     say("what next")

@@ -101,7 +101,7 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
         for config in configs:
             with locked(storage / _LOCKS / "data"):
                 _check_data(config, storage)
-    with _sweep_run(plan, uri, storage) as run_id, connected():
+    with _sweep_run(plan, record, uri, storage) as run_id, connected():
         job = SweepJob(plan, storage, uri, run_id)
         at_once = num_runs_at_once(configs, console)
         console.print(
@@ -135,7 +135,7 @@ def _record_so_far(plan: SweepPlan, uri: str) -> SweepRecord | None:
 
 def _kept(record: SweepRecord) -> set[str]:
     """Runs that are done with."""
-    return {name for name, (outcome, _) in record.outcomes.items() if outcome != FAILED}
+    return record.outcomes.keys() - set(record.failed)
 
 
 def _check_data(config: Config, storage: Path) -> None:
@@ -146,8 +146,8 @@ def _check_data(config: Config, storage: Path) -> None:
 
 
 @contextmanager
-def _sweep_run(plan: SweepPlan, uri: str, storage: Path) -> Iterator[str]:
-    """The sweep's own MLflow run, under which its trials' runs lie.
+def _sweep_run(plan: SweepPlan, record: SweepRecord, uri: str, storage: Path) -> Iterator[str]:
+    """The sweep's own MLflow run, under which its trials' runs lie; it fails where one of them did.
 
     A new SQLite store is made by one process at a time: MLflow breaks where two make its tables.
     """
@@ -170,7 +170,7 @@ def _sweep_run(plan: SweepPlan, uri: str, storage: Path) -> Iterator[str]:
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield run_id
-        status = "FINISHED"
+        status = "FAILED" if record.failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise

@@ -75,10 +75,9 @@ class SweepRecord:
             self.baselines[trial.row] = baseline
 
     @property
-    def unfinished(self) -> list[str]:
-        """Runs without an outcome."""
-        names = dict.fromkeys(trial.run for trial in self.trials)
-        return [name for name in names if name not in self.outcomes]
+    def failed(self) -> list[str]:
+        """Runs that failed; those that diverged or were stopped early did what they could."""
+        return [name for name, (outcome, _) in self.outcomes.items() if outcome == FAILED]
 
 
 def new_record(plan: SweepPlan) -> SweepRecord:
