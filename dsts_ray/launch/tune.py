@@ -1,5 +1,6 @@
 """A sweep from plan to the last trial: the driver's side of Ray Tune."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +46,8 @@ RETRIES = 2
 """How often a failed trial is tried again; each time it goes on from its last checkpoint."""
 REDUCTION_FACTOR = 3
 """ASHA: of the trials that reach a rung, one in so many goes on."""
+_NEVER_PAUSED: Mapping[str, Any] = {"min_time_slice": math.inf}
+"""Median rule: Ray's type says an integer, but only infinity keeps it from pausing a trial."""
 _DRIVER: dict[str, float] = {"memory": 1}
 """A trial's own process computes nothing, but must ask for something; its run asks for CPUs."""
 _LOCKS = ".locks"
@@ -210,7 +213,7 @@ def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) ->
                 num_samples=num_samples,
                 max_concurrent_trials=at_once,
                 search_alg=search,
-                scheduler=_scheduler(plan, job.storage),
+                scheduler=scheduler(plan, *_evaluations(plan, job.storage)),
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -236,11 +239,18 @@ def _search(plan: SweepPlan, record: SweepRecord) -> tuple[dict[str, Any], Any, 
     return {TRIAL_KEY: tune.grid_search(names)}, None, 1 if names else 0
 
 
-def _scheduler(plan: SweepPlan, storage: Path) -> TrialScheduler:
-    """The scheduler by name; its time is the run's own step, which goes on over interruptions."""
+def scheduler(plan: SweepPlan, first: int, longest: int) -> TrialScheduler:
+    """The scheduler by name; its time is the run's own step, which goes on over interruptions.
+
+    None of them pauses a trial: the run would go on and keep its resources.
+
+    Args:
+        plan: The sweep.
+        first: Steps until a run's first evaluation.
+        longest: Steps of the longest run.
+    """
     if plan.sweep.scheduler == "none":
         return FIFOScheduler()
-    first, longest = _evaluations(plan, storage)
     judged: Mapping[str, Any] = {
         "time_attr": "step",
         "metric": plan.base.tracking.metric,
@@ -248,7 +258,7 @@ def _scheduler(plan: SweepPlan, storage: Path) -> TrialScheduler:
         "grace_period": first,
     }
     if plan.sweep.scheduler == "median":
-        return MedianStoppingRule(**judged)
+        return MedianStoppingRule(**judged, **_NEVER_PAUSED)
     return AsyncHyperBandScheduler(**judged, max_t=longest + 1, reduction_factor=REDUCTION_FACTOR)
 
 
