@@ -22,7 +22,9 @@ def parse() -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("version", nargs="?", help="candidate (default: the best as declared)")
-    what.add_argument("--from-sweep", metavar="SWEEP", help="register its best run, the candidate")
+    what.add_argument(
+        "--from-sweep", metavar="SWEEP", help="as for report.py; register its best run"
+    )
     what.add_argument("--rollback", action="store_true", help="champion and previous change places")
     parser.add_argument("--model", default=Config().tracking.model_name, metavar="NAME")
     parser.add_argument("--metric", default="val/top1")

@@ -19,17 +19,23 @@ def main() -> int:
         description=summary, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "sweep", metavar="SWEEP", help="as for jobs/tune.py; the newest of the name"
+        "sweep",
+        metavar="SWEEP",
+        help="as for jobs/tune.py, the one that ran last; or sweep-NAME-DIGEST, as tune.py tells",
     )
     parser.add_argument("--out", type=Path, help="folder (default: reports/SWEEP beside the runs)")
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
     arguments = parser.parse_args()
-    out = arguments.out or storage_folder(Config()) / "reports" / Path(arguments.sweep).stem
     try:
-        from dsts_ray.report.results import read_sweep  # seconds that --help does not need
+        from dsts_ray.report.results import (  # seconds that --help does not need
+            read_sweep,
+            sweep_name,
+        )
         from dsts_ray.report.tables import build_table, to_markdown
         from dsts_ray.report.write import HTML, write_sweep_report
 
+        reports = storage_folder(Config()) / "reports"
+        out = arguments.out or reports / sweep_name(arguments.sweep)
         uri = given_or_default_uri(arguments.tracking_uri)
         table = build_table(read_sweep(arguments.sweep, uri))
         write_sweep_report(table, out)

@@ -62,7 +62,7 @@ def main() -> int:
 
         console = Console()
         outcome = run_sweep(plan, console, resume=arguments.resume)
-        print_sweep(arguments.sweep, outcome, console)
+        print_sweep(outcome, console)
         return 1 if outcome.record.failed else 0
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)

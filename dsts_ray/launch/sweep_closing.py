@@ -9,7 +9,7 @@ from dsts_ray.launch.tune import SweepOutcome
 from dsts_ray.tracking.connection import without_password
 
 
-def print_sweep(sweep: str, outcome: SweepOutcome, console: Console) -> None:
+def print_sweep(outcome: SweepOutcome, console: Console) -> None:
     """Print how every run ended, and what to do next."""
     record = outcome.record
     say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
@@ -22,7 +22,7 @@ def print_sweep(sweep: str, outcome: SweepOutcome, console: Console) -> None:
     console.print(table)
     if record.failed:
         say("failed runs are tried again by the same command with --resume")
-    store = shlex.quote(without_password(outcome.uri))
+    store = f"--tracking-uri {shlex.quote(without_password(outcome.uri))}"
     say("what next")
-    say(f"  report           python jobs/report.py {sweep} --tracking-uri {store}")
-    say(f"  promote          python jobs/promote.py --from-sweep {sweep} --tracking-uri {store}")
+    say(f"  report           python jobs/report.py {outcome.name} {store}")
+    say(f"  promote          python jobs/promote.py --from-sweep {outcome.name} {store}")

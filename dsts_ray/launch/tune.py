@@ -33,10 +33,10 @@ from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
 from dsts_ray.report.record import (
     DIVERGED,
     FAILED,
-    SWEEP_TAG,
     SweepRecord,
     new_record,
     read_record,
+    sweep_tags,
     write_record,
 )
 from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_missing, open_run
@@ -91,14 +91,16 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     uri = tracking_uri(base, storage)
     with locked(storage / _LOCKS / "store"):
         earlier = _record_so_far(plan, uri)
+    record = new_record(plan, earlier)
     if earlier and len(_kept(earlier)) == plan.num_runs:
-        return SweepOutcome(plan.name, earlier, was_finished=True, uri=uri)
+        with _sweep_run(plan, record, uri, storage) as run_id:
+            write_record(record, uri=uri, run_id=run_id)
+        return SweepOutcome(plan.name, record, was_finished=True, uri=uri)
     if earlier and not resume:
         raise ConfigError(
             f"{plan.name} was started before, {len(_kept(earlier))} of its {plan.num_runs} "
             "runs are done; give --resume to go on with it, or change the sweep"
         )
-    record = earlier or new_record(plan)
     configs = [trial.config for trial in plan.unique_trials().values()] or [base]
     with console.status("preparing data"):
         for config in configs:
@@ -168,7 +170,7 @@ def _sweep_run(plan: SweepPlan, record: SweepRecord, uri: str, storage: Path) ->
                 "searcher": plan.sweep.searcher,
                 "scheduler": plan.sweep.scheduler,
             },
-            tags={**environment_versions(), SWEEP_TAG: plan.sweep.name},
+            tags={**environment_versions(), **sweep_tags(plan)},
         )
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:

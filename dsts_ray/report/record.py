@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped early", "diverged", "
 """How a trial ends."""
 SWEEP_TAG = "dsts_ray.sweep"
 """Tag with the sweep's name, on its own MLflow run."""
+RAN_TAG = "dsts_ray.sweep_ran"
+"""Tag with the time (UTC, ISO 8601) when the sweep was last begun or gone on with."""
 _ARTIFACT, _FILE = "sweep", "sweep.json"
 
 
@@ -80,8 +83,18 @@ class SweepRecord:
         return [name for name, (outcome, _) in self.outcomes.items() if outcome == FAILED]
 
 
-def new_record(plan: SweepPlan) -> SweepRecord:
-    """Record a plan of which nothing has run."""
+def sweep_tags(plan: SweepPlan) -> dict[str, str]:
+    """Tags by which a sweep that runs now is found."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    return {SWEEP_TAG: plan.sweep.name, RAN_TAG: now}
+
+
+def new_record(plan: SweepPlan, earlier: SweepRecord | None = None) -> SweepRecord:
+    """Record a plan, with the outcomes and drawn trials that an earlier record of its runs has.
+
+    Titles, names of rows, baselines and the paper's numbers are the plan's: the sweep's file may
+    have been edited since.
+    """
     sweep = plan.sweep
     record = SweepRecord(
         name=sweep.name,
@@ -96,6 +109,9 @@ def new_record(plan: SweepPlan) -> SweepRecord:
     )
     for trial in plan.trials:
         record.add(trial, {}, sweep.baseline_of(trial.row))
+    if earlier:
+        record.outcomes = earlier.outcomes
+        record.trials = record.trials or earlier.trials
     return record
 
 

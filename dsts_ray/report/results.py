@@ -8,7 +8,15 @@ import numpy as np
 
 from dsts_ray.config.sweep import MEASURES
 from dsts_ray.errors import TrackingError
-from dsts_ray.report.record import DIVERGED, FINISHED, SWEEP_TAG, SweepRecord, read_record
+from dsts_ray.report.record import (
+    DIVERGED,
+    FINISHED,
+    RAN_TAG,
+    SWEEP_TAG,
+    SweepRecord,
+    read_record,
+)
+from dsts_ray.tracking.mlflow import RUN_NAME_TAG
 from dsts_ray.tracking.search import (
     TrackedRun,
     fetched,
@@ -87,18 +95,25 @@ class SweepResults:
         return {t.seed: self.runs[t.run] for t in self.record.trials if t.row == row}
 
 
+def sweep_name(sweep: str) -> str:
+    """Name of the sweep that a command line names, or of its file."""
+    return Path(sweep).stem if sweep.endswith(".yaml") else sweep
+
+
 def read_sweep(sweep: str, uri: str) -> SweepResults:
-    """Read the newest sweep of a name.
+    """Read the sweep of a name that ran last, or one by its own MLflow run.
 
     Args:
-        sweep: Name of a packaged sweep, or the path of a sweep's file.
+        sweep: Name of a packaged sweep, the path of a sweep's file, or ``sweep-NAME-DIGEST``.
         uri: Tracking server or store.
 
     Raises:
         TrackingError: There is no such sweep, or no run logged its metric.
     """
-    name = Path(sweep).stem
-    parent = find_latest(uri=uri, experiment=None, tag=SWEEP_TAG, value=name)
+    name = sweep_name(sweep)
+    parent = find_latest(uri=uri, tag=SWEEP_TAG, value=name, newest_by=RAN_TAG) or find_latest(
+        uri=uri, tag=RUN_NAME_TAG, value=name
+    )
     record = parent and read_record(uri=uri, run_id=parent.run_id)
     if parent is None or record is None:
         raise TrackingError(

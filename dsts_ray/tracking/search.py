@@ -1,7 +1,7 @@
 """Reading runs back: by name, by tag, their metrics and files."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -40,15 +40,25 @@ def find_runs(*, uri: str, experiment: str, names: Iterable[str]) -> dict[str, T
     return found
 
 
-def find_latest(*, uri: str, experiment: str | None, tag: str, value: str) -> TrackedRun | None:
-    """Return the newest run with this tag, of one experiment or of all; None without one.
+def find_latest(
+    *, uri: str, tag: str, value: str, newest_by: str | None = None
+) -> TrackedRun | None:
+    """Return the newest run with this tag, of all experiments; None without one.
+
+    Args:
+        uri: see ``connect``.
+        tag: that the run has.
+        value: of the tag.
+        newest_by: tag by whose text the runs are ordered; those without it come after, as all do
+            by their start where none is named.
 
     Raises:
         TrackingError: the store cannot be reached or refuses.
     """
     client = connect(uri)
+    order = [f"tags.`{newest_by}` DESC"] if newest_by else []
     with translated_errors(uri, f"search runs with {tag} = {value!r}"):
-        runs = _search(client, experiment, f'tags.`{tag}` = "{value}"')
+        runs = _search(client, None, f'tags.`{tag}` = "{value}"', order)
     return _tracked(runs[0]) if runs else None
 
 
@@ -96,7 +106,9 @@ def fetched(*, uri: str, run_id: str, path: str) -> Iterator[Path | None]:
         yield found
 
 
-def _search(client: MlflowClient, experiment: str | None, condition: str) -> list[Run]:
+def _search(
+    client: MlflowClient, experiment: str | None, condition: str, order: Sequence[str] = ()
+) -> list[Run]:
     """The newest run, or none, of an experiment or of all."""
     experiments = [client.get_experiment_by_name(experiment)] if experiment else []
     if not experiment:
@@ -105,7 +117,10 @@ def _search(client: MlflowClient, experiment: str | None, condition: str) -> lis
     if not ids:
         return []
     return client.search_runs(
-        ids, filter_string=condition, order_by=["attributes.start_time DESC"], max_results=1
+        ids,
+        filter_string=condition,
+        order_by=[*order, "attributes.start_time DESC"],
+        max_results=1,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from dsts_ray.config.sweep import load_sweep
 from dsts_ray.config.trials import SweepPlan, plan_sweep
-from dsts_ray.report.record import SWEEP_TAG, SweepRecord, new_record, write_record
+from dsts_ray.report.record import SweepRecord, new_record, sweep_tags, write_record
 from dsts_ray.report.results import RUN_ARTIFACT, SUMMARY_FILE
 from dsts_ray.tracking.mlflow import MLflowTracker, finish_run, log_artifacts, open_run
 from dsts_ray.train.evaluate import Predictions
@@ -57,18 +57,18 @@ class WrittenSweep:
         write_record(self.record, uri=self.uri, run_id=self.run_id)
 
 
-def begin_sweep(folder: Path) -> WrittenSweep:
-    """A sweep of which nothing has run."""
-    file, uri = folder / "hand.yaml", new_store(folder)
+def begin_sweep(folder: Path, uri: str = "", **changes: object) -> WrittenSweep:
+    """A sweep of which nothing has run, in a new store or a given one."""
+    file, uri = folder / "hand.yaml", uri or new_store(folder)
     file.write_text(SWEEP)
-    plan = plan_sweep(load_sweep(str(file)), ["optim.lr=0.5"])
+    plan = plan_sweep(load_sweep(str(file), **changes), ["optim.lr=0.5"])
     run_id = open_run(
         uri=uri,
         experiment="dsts_ray",
         run_name=plan.name,
         artifact_root=None,
         params={},
-        tags={SWEEP_TAG: "hand"},
+        tags=sweep_tags(plan),
     )
     record = new_record(plan)
     write_record(record, uri=uri, run_id=run_id)

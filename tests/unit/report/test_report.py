@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsts_ray.config.sweep import load_sweep
+from dsts_ray.config.trials import plan_sweep
 from dsts_ray.errors import TrackingError
-from dsts_ray.report.record import DIVERGED, FAILED, FINISHED
+from dsts_ray.report.record import DIVERGED, FAILED, FINISHED, new_record
 from dsts_ray.report.results import NOT_RUN, read_sweep
 from dsts_ray.report.tables import Table, build_table, to_csv, to_html, to_markdown
 from dsts_ray.report.write import write_sweep_report
@@ -130,10 +132,34 @@ def test_a_report_replaces_an_earlier_one(
         assert name in (out / "report.md").read_text()
 
 
-def test_the_newest_sweep_of_a_name_is_read(tmp_path: Path) -> None:
+def test_the_sweep_of_a_name_that_ran_last_is_read_or_one_by_its_own_name(tmp_path: Path) -> None:
+    """A smaller one of the same name began later, then the first went on."""
+    whole = begin_sweep(tmp_path)
+    small = begin_sweep(tmp_path, whole.uri, seeds=[0])
+    assert read_sweep("hand", whole.uri).run_name == small.plan.name
+    assert begin_sweep(tmp_path, whole.uri).run_id == whole.run_id
+    for sweep in ("hand", whole.file, whole.plan.name):
+        assert read_sweep(sweep, whole.uri).run_name == whole.plan.name
+    assert read_sweep(small.plan.name, whole.uri).run_name == small.plan.name
+    run = write_run(whole.uri, whole.run("whole", 0), None, 0.5)
+    assert run
+    with pytest.raises(TrackingError, match="no sweep 'demo-"):
+        read_sweep(whole.run("whole", 0), whole.uri)
+
+
+def test_an_edited_sweep_is_reported_as_it_is_now_with_what_has_run(tmp_path: Path) -> None:
     sweep = begin_sweep(tmp_path)
-    sweep.end("whole", 0, FAILED, "once")
-    assert read_sweep("hand", sweep.uri).of_row("whole")[0].reason == "once"
+    sweep.end("w/o UDL", 0, FAILED, "once")
+    edited = Path(sweep.file).read_text().replace("w/o UDL:", "bare:").replace("0.884", "0.9")
+    Path(sweep.file).write_text(edited.replace("title: Written by hand", "title: Edited"))
+    plan = plan_sweep(load_sweep(sweep.file), sweep.plan.overrides)
+    assert plan.name == sweep.plan.name
+    record = new_record(plan, sweep.record)
+    assert (record.title, record.paper["whole"]["val/top1"]) == ("Edited", 0.9)
+    (run,) = {t.run for t in record.trials if (t.row, t.seed) == ("bare", 0)}
+    assert record.outcomes == {run: (FAILED, "once")}
+    assert record.baselines.keys() == {"bare", "lost"}
+    assert "w/o UDL" not in {trial.row for trial in record.trials}
 
 
 def test_what_cannot_be_reported_is_one_clear_error(sweep: WrittenSweep, tmp_path: Path) -> None:
