@@ -83,11 +83,20 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
     checkpoints, failed ones are tried again.
 
     Raises:
-        DSTSRayError: Nothing can run: bad data, cluster or tracking server, or an interrupted
-            sweep without ``resume``.
+        DSTSRayError: Nothing can run: bad data, cluster or tracking server, an interrupted sweep
+            without ``resume``, or one that another process runs.
     """
+    storage = storage_folder(plan.base)
+    refusal = (
+        f"{plan.name} runs in another process, with {storage} as its storage; wait for its end, or "
+        "change the sweep"
+    )
+    with locked(storage / _LOCKS / plan.name, refusal):
+        return _run_alone(plan, storage, console, resume=resume)
+
+
+def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool) -> SweepOutcome:
     base = plan.base
-    storage = storage_folder(base)
     uri = tracking_uri(base, storage)
     with locked(storage / _LOCKS / "store"):
         earlier = _record_so_far(plan, uri)
