@@ -28,18 +28,17 @@ from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.lock import locked
 from dsts_ray.launch.searcher import optuna_searcher
+from dsts_ray.launch.sweep_log import SweepLog
 from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, run_trial
-from dsts_ray.launch.trial_board import RUNNING, TrialBoard, TrialState
+from dsts_ray.launch.trial_board import TrialBoard
 from dsts_ray.report.record import (
-    DIVERGED,
-    FAILED,
     SweepRecord,
     new_record,
     read_record,
     sweep_tags,
     write_record,
 )
-from dsts_ray.tracking.mlflow import environment_versions, finish_run, log_missing, open_run
+from dsts_ray.tracking.mlflow import environment_versions, finish_run, open_run
 from dsts_ray.tracking.search import find_runs
 
 RETRIES = 2
@@ -123,18 +122,11 @@ def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool
             soft_wrap=True,
             highlight=False,
         )
-        write_record(record, uri=uri, run_id=run_id)
-
-        def changed(state: TrialState, parameters: dict[str, Any]) -> None:
-            drawn = {} if TRIAL_KEY in parameters else parameters
-            record.add(state.trial, drawn, plan.sweep.baseline_of(state.trial.row))
-            if state.outcome != RUNNING:
-                record.outcomes[state.trial.name] = (state.outcome, state.reason)
-                _close_run(job, state)
-            write_record(record, uri=uri, run_id=run_id)
-
-        with TrialBoard(console, job, base.tracking.metric, plan.num_runs, changed) as board:
+        log = SweepLog(job, record, console)
+        log.write()
+        with TrialBoard(console, job, base.tracking.metric, plan.num_runs, log.changed) as board:
             _fit(job, record, board, at_once)
+        log.write()
     return SweepOutcome(plan.name, record, was_finished=False, uri=uri)
 
 
@@ -190,22 +182,6 @@ def _sweep_run(plan: SweepPlan, record: SweepRecord, uri: str, storage: Path) ->
         raise
     finally:
         finish_run(uri=uri, run_id=run_id, status=status)
-
-
-def _close_run(job: SweepJob, state: TrialState) -> None:
-    """End the MLflow run of a trial that could not do so itself, with its last evaluation."""
-    experiment, name = state.trial.config.tracking.experiment, state.trial.name
-    run = find_runs(uri=job.uri, experiment=experiment, names=[name]).get(name)
-    if run and run.status == "RUNNING":
-        log_missing(
-            uri=job.uri,
-            run_id=run.run_id,
-            metrics=state.metrics,
-            step=state.step - 1,
-            timestamp=state.logged_ms,
-        )
-        status = "FAILED" if state.outcome in (FAILED, DIVERGED) else "KILLED"
-        finish_run(uri=job.uri, run_id=run.run_id, status=status)
 
 
 def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) -> None:

@@ -25,13 +25,21 @@ class TrackedRun(NamedTuple):
     tags: dict[str, str]
 
 
-def find_runs(*, uri: str, experiment: str, names: Iterable[str]) -> dict[str, TrackedRun]:
+def find_runs(
+    *, uri: str, experiment: str, names: Iterable[str], patient: bool = False
+) -> dict[str, TrackedRun]:
     """Return the newest run of each name; names without one are left out.
+
+    Args:
+        uri: see ``connect``.
+        experiment: of the runs.
+        names: of the runs.
+        patient: see ``connect``.
 
     Raises:
         TrackingError: the store cannot be reached or refuses.
     """
-    client = connect(uri)
+    client = connect(uri, patient=patient)
     found: dict[str, TrackedRun] = {}
     with translated_errors(uri, f"search runs of {experiment!r}"):
         for name in names:

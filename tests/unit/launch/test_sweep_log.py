@@ -1,0 +1,52 @@
+"""What a sweep writes into MLflow while its trials begin and end, in a store that goes away."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dsts_ray.errors import TrackingError
+from dsts_ray.launch.sweep_log import SweepLog
+from dsts_ray.launch.trial import TRIAL_KEY, SweepJob
+from dsts_ray.launch.trial_board import RUNNING, TrialState
+from dsts_ray.report.record import FAILED, STOPPED
+from dsts_ray.report.results import read_sweep
+from dsts_ray.tracking.connection import connect
+from dsts_ray.tracking.mlflow import open_run
+from tests.support.sweeps import begin_sweep
+
+
+def test_an_outage_of_mlflow_delays_what_is_logged_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = begin_sweep(tmp_path)
+    job = SweepJob(sweep.plan, tmp_path, sweep.uri, sweep.run_id)
+    log = SweepLog(job, sweep.record, Console(width=200))
+    first, second = (TrialState(trial, RUNNING, step=4) for trial in sweep.plan.trials[:2])
+    ids = [
+        open_run(
+            uri=sweep.uri,
+            experiment="dsts_ray",
+            run_name=state.trial.name,
+            artifact_root=None,
+            params={},
+            tags={},
+        )
+        for state in (first, second)
+    ]
+    store = Path(sweep.uri.removeprefix("sqlite:///"))
+    away = store.rename(tmp_path / "away")
+    first.outcome, first.reason = FAILED, "it died"
+    first.metrics, first.logged_ms = {"val/top1": 0.25}, 1
+    log.changed(first, {TRIAL_KEY: first.trial.name})
+    assert f"how {first.trial.name} stands is yet to be logged" in capsys.readouterr().out
+    with pytest.raises(TrackingError):
+        log.write()
+    away.rename(store)
+    second.outcome = STOPPED
+    log.changed(second, {TRIAL_KEY: second.trial.name})
+    runs = [connect(sweep.uri).get_run(run_id) for run_id in ids]
+    assert [run.info.status for run in runs] == ["FAILED", "KILLED"]
+    assert runs[0].data.metrics == {"val/top1": 0.25}
+    told = read_sweep("hand", sweep.uri).record.outcomes
+    assert told == {first.trial.name: (FAILED, "it died"), second.trial.name: (STOPPED, "")}
