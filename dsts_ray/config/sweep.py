@@ -134,7 +134,13 @@ def load_sweep(sweep: str, **changes: object) -> Sweep:
         loaded = _adapter().validate_python({"name": name, **content, **given})
     except ValidationError as error:
         raise _together(name, [_explained(entry) for entry in error.errors()]) from error
-    if problems := list(_problems(loaded)):
+    problems = list(_problems(loaded))
+    if "preset" in given and loaded.rows and all("preset" in row for row in loaded.rows.values()):
+        problems.append(
+            f"preset = {loaded.preset}: every row names a preset of its own, so it would change "
+            "nothing; write a sweep whose rows name none, or change other keys"
+        )
+    if problems:
         raise _together(name, problems)
     return loaded
 

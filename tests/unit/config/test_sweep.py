@@ -129,6 +129,12 @@ def test_the_command_line_changes_a_sweep() -> None:
     assert (sweep.seeds, sweep.preset, sweep.metric) == ((7,), "demo", "val/top1")
 
 
+def test_a_preset_that_no_row_would_take_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)1 problem in sweep table2:.*preset = demo: every"):
+        load_sweep("table2", preset="demo")
+    assert load_sweep("table2").preset == "diving48_tpn_dsts"
+
+
 def test_some_rows_of_a_sweep() -> None:
     sweep = only_rows(load_sweep("table2"), ["Swin-B w/ DSTS", "TPN", "TPN w/ DSTS"])
     assert list(sweep.rows) == list(sweep.paper) == ["TPN", "TPN w/ DSTS", "Swin-B w/ DSTS"]
