@@ -271,8 +271,14 @@ def _space_problems(sweep: Sweep) -> Iterator[str]:
 
 def _paper_problems(sweep: Sweep) -> Iterator[str]:
     """Rows that the paper's numbers or a comparison name, but that are not there."""
-    has_ranges = any(isinstance(entry, Range) for entry in sweep.space.values())
-    if sweep.space and (sweep.searcher != "grid" or has_ranges):
+    if sweep.searcher != "grid":
+        if sweep.paper or sweep.baseline:
+            yield (
+                f"searcher = {sweep.searcher}: makes rows of its own, paper and baseline name "
+                "others; leave them out, or use grid"
+            )
+        return
+    if any(isinstance(entry, Range) for entry in sweep.space.values()):
         return
     rows = sweep.points()
     for row, numbers in sweep.paper.items():

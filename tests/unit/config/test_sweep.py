@@ -105,6 +105,15 @@ paper:
             "title: T\nsearcher: optuna\nseeds: [0, 1]\nspace: {optim.lr: [0.1]}",
             "optuna is told one value",
         ),
+        (
+            "title: T\nsearcher: random\nspace: {optim.lr: [0.1]}\nbaseline: lr=0.1",
+            "searcher = random: makes rows of its own, paper and baseline name others",
+        ),
+        (
+            "title: T\nsearcher: optuna\nspace: {optim.lr: {low: 1, high: 2}}\n"
+            "paper: {lr=1: {val/top1: 0.5}}",
+            "searcher = optuna: makes rows of its own",
+        ),
         ("title: T\nsearcher: bohb\nspace: {optim.lr: [0.1]}", 'searcher = "bohb"'),
         ("title: T\nrow: {a: {}}", "row = "),
         ("- a", "must hold `title:`"),
