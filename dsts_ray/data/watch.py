@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dsts_ray.errors import DataError
@@ -41,10 +41,11 @@ class Watch:
         self._died_at: Counter[int] = Counter()
         self._hung_at: set[int] = set()
         for path in folder.iterdir():
-            if path.name.startswith(f"{stream}-"):
-                self._read(path)
-            elif time.time() - path.stat().st_mtime > _KEPT_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process removes old notes, too
+                if path.name.startswith(f"{stream}-"):
+                    self._read(path)
+                elif time.time() - path.stat().st_mtime > _KEPT_S:
+                    path.unlink()
         self._note = (folder / f"{stream}-{os.getpid()}-{time.time_ns()}").open("wb", buffering=0)
         fcntl.flock(self._note, fcntl.LOCK_EX)
         self._note.write(_NOTHING)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,22 @@ def test_the_clips_own_error_passes_and_leaves_nothing_behind() -> None:
     for _ in range(2):
         with Watch("stream", 60.0).over(5):
             pass
+
+
+@pytest.mark.parametrize("stream", ["stream", "another"])
+def test_a_note_that_another_process_removes_meanwhile_is_none(
+    monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    with Watch(stream, 60.0).over(5):
+        pass
+    listed = Path.iterdir
+
+    def list_and_lose(folder: Path) -> Iterator[Path]:
+        notes = list(listed(folder))
+        for note in notes:
+            note.unlink()
+        return iter(notes)
+
+    monkeypatch.setattr(Path, "iterdir", list_and_lose)
+    with Watch("stream", 60.0).over(5):
+        pass
