@@ -144,7 +144,7 @@ def _num_workers(config: Config) -> int | tuple[int, int]:
     return most if fewest == most else (fewest, most)
 
 
-def _write_refused(run: Run, videos: pa.Table, refused: list[tuple[int, str]]) -> None:
+def _write_refused(run: Run, videos: pa.Table, refused: dict[int, str]) -> None:
     """List the training videos that could not be decoded."""
     rows = [
         {
@@ -152,7 +152,7 @@ def _write_refused(run: Run, videos: pa.Table, refused: list[tuple[int, str]]) -
             "path": videos["path"][sample].as_py() or videos["shard"][sample].as_py(),
             "reason": reason,
         }
-        for sample, reason in refused
+        for sample, reason in refused.items()
     ]
     write_parquet(pa.Table.from_pylist(rows, REFUSED_SCHEMA), run.folder / REFUSED_FILE)
 

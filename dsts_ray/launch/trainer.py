@@ -192,7 +192,7 @@ def _summarize(
         "num_skipped_steps": len(returned["nonfinite"]),
         "refused": [
             {"video_id": video_ids[sample].as_py(), "reason": reason}
-            for sample, reason in returned["refused"]
+            for sample, reason in returned["refused"].items()
         ],
         "figures_lost": returned["figures_lost"],
         "mlflow_run_id": run_id,

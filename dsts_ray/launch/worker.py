@@ -57,8 +57,8 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     """Train from the latest checkpoint; rank 0's return value goes to the driver.
 
     Returns:
-        Metrics of the last step and evaluation, speed, and (sample id, reason) of refused clips; or
-        the ``error`` in the data that ended the training, and these.
+        Metrics of the last step and evaluation, speed, and reasons of refused videos by sample id;
+        or the ``error`` in the data that ended the training, and these.
     """
     started = time.monotonic()
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -33,8 +33,8 @@ class Ledger:
         num_clips: Clips trained on, of all workers.
         num_refused: Clips refused in the epoch under way, of all workers.
         nonfinite: Steps whose loss or gradient was NaN or infinite.
-        refused: (sample id, reason) of clips refused in any epoch; this worker's, and all workers'
-            of earlier sessions.
+        refused: Videos refused in any epoch, by sample id, with the first reason; this worker's,
+            and all workers' of earlier sessions.
     """
 
     wall_s: float = 0.0
@@ -44,7 +44,7 @@ class Ledger:
     num_clips: int = 0
     num_refused: int = 0
     nonfinite: list[NonFiniteStep] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
 
     @property
     def clips_per_s(self) -> float:
@@ -64,11 +64,11 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "refused": list(self.refused.items())}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Ledger":
         """Read what ``to_json`` gave, through JSON."""
-        refused = [(int(sample), str(reason)) for sample, reason in content["refused"]]
+        refused = {int(sample): str(reason) for sample, reason in content["refused"]}
         nonfinite = [NonFiniteStep(*step) for step in content["nonfinite"]]
         return cls(**{**content, "refused": refused, "nonfinite": nonfinite})

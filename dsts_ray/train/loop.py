@@ -131,9 +131,12 @@ class TrainingLoop:
         self.ledger.checkpoint_s += elapsed
         self.tracker.log_metrics({"time/checkpoint_s": elapsed}, step=step)
 
-    def all_refused(self) -> list[tuple[int, str]]:
-        """(sample id, reason) of the clips refused so far; called on all workers."""
-        return sorted({pair for pairs in gather_objects(self.ledger.refused) for pair in pairs})
+    def all_refused(self) -> dict[int, str]:
+        """Reasons of the videos refused so far, by sample id; called on all workers."""
+        refused: dict[int, str] = {}
+        for own in gather_objects(self.ledger.refused):
+            refused = own | refused
+        return dict(sorted(refused.items()))
 
     def _take(self) -> list[ClipBatch]:
         return list(islice(self.stream, self.accumulation_steps))
@@ -174,11 +177,12 @@ class TrainingLoop:
             raise DivergedError(what, step=step, loss=result.loss)
 
     def _account(self, train: list[ClipBatch], result: StepResult) -> None:
-        self.ledger.refused += [pair for batch in train for pair in batch.refused]
+        for sample_id, reason in (pair for batch in train for pair in batch.refused):
+            self.ledger.refused.setdefault(sample_id, reason)
         self.ledger.num_refused += result.num_refused
         allowed = self.max_bad_ratio * self.plan.num_clips
         if self.ledger.num_refused > allowed:
-            reasons = "; ".join(reason for _, reason in self.all_refused()[:3])
+            reasons = "; ".join(islice(self.all_refused().values(), 3))
             raise DataError(
                 f"{self.ledger.num_refused} of {self.plan.num_clips} training clips could not be "
                 f"decoded in one epoch, data.max_bad_ratio={self.max_bad_ratio} allows "

@@ -32,7 +32,7 @@ STATE = TrainingState(
     1,
     {"val/top1": 0.5},
     (Point("train/loss", 2.5, 1_700_000_000_000, 0),),
-    Ledger(wall_s=60.0, training_s=40.0, num_clips=8, refused=[(3, "video 3 is broken")]),
+    Ledger(wall_s=60.0, training_s=40.0, num_clips=8, refused={3: "video 3 is broken"}),
 )
 
 
