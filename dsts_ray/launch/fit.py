@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from dsts_ray.data.checks import REFUSED_SCHEMA
 from dsts_ray.data.manifest import Manifest, write_parquet
 from dsts_ray.data.storage import replacing
 from dsts_ray.errors import (
+    CheckpointError,
     ClusterError,
     DivergedError,
     DSTSRayError,
@@ -31,7 +33,7 @@ from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
 from dsts_ray.launch.progress import shown_progress, stopped_by_sigterm
 from dsts_ray.launch.run import CHECKPOINTS, NONFINITE_FILE, REFUSED_FILE, SAMPLES, Run
-from dsts_ray.launch.snapshot import latest_step
+from dsts_ray.launch.snapshot import latest_state, latest_step
 from dsts_ray.launch.streams import RunStreams
 from dsts_ray.train.ledger import NonFiniteStep
 
@@ -61,7 +63,8 @@ def fit(
         callbacks: What the controller tells of reports.
 
     Raises:
-        DSTSRayError: What ended the training; the videos refused until then are listed.
+        DSTSRayError: What ended the training; the videos refused until then are listed (where
+            workers died, until the last checkpoint).
     """
     config = run.config
     video_ids = manifest.split(config.data.val_split).table["video_id"].to_pylist()
@@ -69,6 +72,7 @@ def fit(
     first_step = latest_step(checkpoints)
     if first_step:
         console.print(f"continuing from step {first_step}")
+    videos = manifest.split(config.data.train_split).table
     with shown_progress(console) as board:
         job = WorkerJob(
             config=config,
@@ -122,10 +126,13 @@ def fit(
             with stopped_by_sigterm(board):
                 result = trainer.fit()
         except TrainingFailedError as error:
+            with suppress(CheckpointError, OSError):  # what ended the training is what is told
+                if state := latest_state(checkpoints):
+                    _write_refused(run, videos, state.ledger.refused)
+                    _write_nonfinite(run, videos, state.ledger.nonfinite)
             raise _first_cause(error) from error
     returned = result.return_value
     assert returned is not None
-    videos = manifest.split(config.data.train_split).table
     _write_refused(run, videos, returned["refused"])
     steps = _write_nonfinite(run, videos, returned["nonfinite"])
     if returned.get("was_stopped"):

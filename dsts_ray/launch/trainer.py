@@ -117,7 +117,10 @@ def train(
             (folder / CONFIG_FILE).write_text(config_to_yaml(config))
             (folder / DATA_FILE).write_text(json.dumps(describe(manifest), indent=2))
             started -= earlier.ledger.wall_s if earlier else 0.0  # as if it had not stopped
-            result = fit(run, manifest, num_clips, run_id, console, started, callbacks)
+            try:
+                result = fit(run, manifest, num_clips, run_id, console, started, callbacks)
+            finally:
+                _log_refused(run, run_id)
         summary = _summarize(run, manifest, result, run_id, time.monotonic() - started)
         _record(run, summary, run_id)
         status = "FINISHED"
@@ -129,25 +132,33 @@ def train(
     return Outcome(run, summary, was_finished=False)
 
 
+def _log_refused(run: Run, run_id: str) -> None:
+    """Log which videos were refused, however the training ended."""
+    if (run.folder / REFUSED_FILE).exists():
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(run.folder / REFUSED_FILE, folder)
+            _log(run, run_id, folder)
+
+
+def _log(run: Run, run_id: str, folder: str) -> None:
+    log_artifacts(
+        uri=run.tracking_uri, run_id=run_id, directory=Path(folder), artifact_path=RUN_ARTIFACT
+    )
+
+
 def _record(run: Run, summary: dict[str, Any], run_id: str) -> None:
     """Write ``summary.json``, which marks the run as finished, and log it.
 
-    Beside it in MLflow: the other small files, and what the last evaluation predicted.
+    Beside it in MLflow: the configuration, and what the last evaluation predicted.
     """
     with tempfile.TemporaryDirectory(dir=run.folder) as folder:
         written = Path(folder) / SUMMARY_FILE
         written.write_text(json.dumps(summary, indent=2))
-        for name in (CONFIG_FILE, REFUSED_FILE):
-            shutil.copy(run.folder / name, folder)
+        shutil.copy(run.folder / CONFIG_FILE, folder)
         latest = latest_checkpoint(run.folder / CHECKPOINTS)
         if latest and (latest / PREDICTIONS_FILE).exists():
             shutil.copy(latest / PREDICTIONS_FILE, folder)
-        log_artifacts(
-            uri=run.tracking_uri,
-            run_id=run_id,
-            directory=Path(folder),
-            artifact_path=RUN_ARTIFACT,
-        )
+        _log(run, run_id, folder)
         written.replace(run.folder / SUMMARY_FILE)
 
 

@@ -1,16 +1,19 @@
 """Bad input ends in one clear error, exit code 2 and nothing half-written."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow.entities import Run
 
 from dsts_ray.data.index import index_dataset
 from dsts_ray.data.manifest import SCHEMA, Manifest
+from dsts_ray.launch.snapshot import latest_step
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import TINY, JobResult, RunJob
+from tests.support.jobs import TINY, Home, JobResult, RunJob, kill_tree, session, wait_for
 from tests.support.videos import truncate, write_audio, write_video
 
 NUM_CLIPS = 8
@@ -188,29 +191,69 @@ def test_tracking_server_not_reachable(run_job: RunJob, manifest: Path, storage:
     assert not storage.exists()
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_too_many_videos_that_broke_after_indexing_end_the_run(
-    run_job: RunJob, data: Path, manifest: Path, storage: Path
-) -> None:
-    victim = data / "5.mp4"
-    content = victim.read_bytes()
-    try:
-        victim.write_bytes(b"")
-        result = train(
-            run_job,
-            storage,
-            f"data.manifest={manifest}",
-            "name=broken",
-            "scaling.num_workers=1",
-            "train.max_steps=6",
-            "train.evaluate_every_epochs=9",
-        )
-    finally:
-        victim.write_bytes(content)
-    refused(result, "1 of 6 training clips", "data.max_bad_ratio=0.05", "5.mp4")
-    assert not list(storage.rglob("model.safetensors"))
-    assert not (storage / "broken" / "summary.json").exists()
+@pytest.fixture
+def victim(data: Path) -> Iterator[Path]:
+    """A training video that broke after indexing."""
+    video = data / "5.mp4"
+    content = video.read_bytes()
+    video.write_bytes(b"")
+    yield video
+    video.write_bytes(content)
+
+
+def run_that_listed(storage: Path, victim: Path) -> Run:
+    """The one run in MLflow, which has the victim among its artifacts, as the run folder does."""
     client = connect(f"sqlite:///{storage / 'mlflow.db'}")
     assert client.search_registered_models() == []
     (run,) = client.search_runs([client.search_experiments()[0].experiment_id])
-    assert run.info.status == "FAILED"
+    logged = client.download_artifacts(run.info.run_id, "run/refused.parquet", str(storage))
+    for listed in (storage / "broken" / "refused.parquet", logged):
+        (row,) = pq.read_table(listed).to_pylist()
+        assert (row["video_id"], row["path"]) == ("5.mp4", str(victim))
+        assert "is empty" in row["reason"]
+    return run
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_videos_that_broke_after_indexing_end_the_run(
+    run_job: RunJob, manifest: Path, victim: Path, storage: Path
+) -> None:
+    result = train(
+        run_job,
+        storage,
+        f"data.manifest={manifest}",
+        "name=broken",
+        "scaling.num_workers=1",
+        "train.max_steps=6",
+        "train.evaluate_every_epochs=9",
+    )
+    refused(result, "1 of 6 training clips", "data.max_bad_ratio=0.05", "5.mp4")
+    assert not list(storage.rglob("model.safetensors"))
+    assert not (storage / "broken" / "summary.json").exists()
+    assert run_that_listed(storage, victim).info.status == "FAILED"
+
+
+@pytest.mark.exhaustive
+def test_refused_videos_are_listed_where_the_workers_died(
+    manifest: Path, victim: Path, storage: Path, tmp_path: Path
+) -> None:
+    process = Home(tmp_path).start(
+        "train.py",
+        *TINY,
+        f"storage.path={storage}",
+        f"data.manifest={manifest}",
+        "name=broken",
+        "data.max_bad_ratio=0.5",
+        "scaling.num_workers=1",
+        "scaling.max_failures=0",
+        "train.num_epochs=1000",
+        "train.evaluate_every_epochs=1000",
+        "train.checkpoint_every_steps=1",
+    )
+    try:
+        wait_for(process, lambda: latest_step(storage / "broken" / "checkpoints") > 2)
+        next(one for one in session(process) if "RayTrainWorker" in one.cmdline()[0]).kill()
+        assert process.wait(120) == 2
+    finally:
+        kill_tree(process)
+    assert run_that_listed(storage, victim).info.status == "FAILED"
