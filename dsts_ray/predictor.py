@@ -1,6 +1,7 @@
 """A trained model that classifies video files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from dsts_ray.build import build_view_predictor, build_view_spec, load_model
 from dsts_ray.config.schema import Config
-from dsts_ray.data.isolated import DecodingProcess
+from dsts_ray.data.isolated import DecodingProcess, limited_views
 from dsts_ray.data.storage import is_url
 from dsts_ray.errors import DataError
 from dsts_ray.models.recognizer import Recognizer
@@ -118,7 +119,6 @@ def load_served_predictor(directory: Path, limits: ServingLimits) -> VideoPredic
         CheckpointError: As ``load_predictor``.
     """
     predictor = load_predictor(directory)
-    predictor.views = DecodingProcess(
-        predictor.spec, max_seconds=limits.max_seconds, timeout_s=limits.timeout_s
-    ).views
+    views = partial(limited_views, predictor.spec, limits.max_seconds)
+    predictor.views = DecodingProcess(views, timeout_s=limits.timeout_s)
     return predictor

@@ -1,11 +1,12 @@
-"""Decoding in a process of its own, for a server: a video that ends or hangs it costs one answer.
+"""Decoding in a process of its own: a video that ends or hangs it costs its own answer alone.
 
 ``watch.py`` does so for streams, whose processes Ray starts again.
 """
 
 import multiprocessing
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -14,9 +15,13 @@ import numpy as np
 
 from dsts_ray.data.clip import ViewSpec
 from dsts_ray.data.decode import name_of, stated_seconds
+from dsts_ray.data.watch import DEATHS_TO_REFUSE
 from dsts_ray.errors import DataError, DSTSRayError, LimitError
 
 _START_S = 120.0
+
+Decode = Callable[[Any], Any]
+"""From a video to what is made of it; both are pickled on the way."""
 
 
 class DecodingProcess:
@@ -25,37 +30,39 @@ class DecodingProcess:
     It may be called from several threads.
     """
 
-    def __init__(self, spec: ViewSpec, *, max_seconds: float, timeout_s: float) -> None:
-        """Decode as ``spec`` says.
+    def __init__(self, prepare: Callable[[], Decode], *, timeout_s: float) -> None:
+        """Decode in some way.
 
         Args:
-            spec: Of the views.
-            max_seconds: That a video's file may state as its length.
+            prepare: Is called in the process when it starts; what it returns decodes there.
             timeout_s: That a video may take, above 0.
         """
-        self.spec, self.max_seconds, self.timeout_s = spec, max_seconds, timeout_s
+        self.prepare, self.timeout_s = prepare, timeout_s
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
 
-    def views(self, row: Mapping[str, Any]) -> np.ndarray:
-        """All views of a video, see ``ViewSpec.views``.
+    def __call__(self, video: Any) -> Any:  # noqa: ANN401
+        """Return what is made of a video.
 
         Raises:
-            DataError: It cannot be decoded, or the process died or took too long over it.
-            LimitError: It is too long.
+            DSTSRayError: What decoding raised; a DataError, too, where two processes died at the
+                video (the first death may have had another cause), or one took too long over it.
         """
         with self._lock:
-            connection = self._connection or self._start()
-            try:
-                connection.send(dict(row))
-                if not connection.poll(self.timeout_s):
+            for _ in range(DEATHS_TO_REFUSE):
+                connection = self._connection or self._start()
+                try:
+                    connection.send(video)
+                    if not connection.poll(self.timeout_s):
+                        self.close()
+                        raise DataError(f"did not decode within {self.timeout_s:g} s")
+                    answer = connection.recv()
+                    break
+                except (EOFError, OSError):
                     self.close()
-                    raise DataError(f"the video did not decode within {self.timeout_s:g} s")
-                answer = connection.recv()
-            except (EOFError, OSError) as error:
-                self.close()
-                raise DataError("the process that decoded the video died at it") from error
+            else:
+                raise DataError(f"{DEATHS_TO_REFUSE} decoding processes died at it")
         if isinstance(answer, DSTSRayError):
             raise answer
         return answer
@@ -71,9 +78,7 @@ class DecodingProcess:
     def _start(self) -> "Connection[Any, Any]":
         context = multiprocessing.get_context("spawn")
         connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_decode, args=(theirs, self.spec, self.max_seconds), daemon=True
-        )
+        self._process = context.Process(target=_decode, args=(theirs, self.prepare), daemon=True)
         self._process.start()
         theirs.close()
         self._connection = connection
@@ -83,27 +88,39 @@ class DecodingProcess:
         return connection
 
 
-def _decode(connection: "Connection[Any, Any]", spec: ViewSpec, max_seconds: float) -> None:
-    """Answer rows with views, or with the error why there are none."""
-    import dsts_ray.data.geometry  # noqa: F401 - torch, before a video's time is counted
-
+def _decode(connection: "Connection[Any, Any]", prepare: Callable[[], Decode]) -> None:
+    """Answer videos with what is made of them, or with the error why there is nothing."""
+    decode = prepare()
     connection.send(None)
     while True:
         try:
-            row = connection.recv()
+            video = connection.recv()
         except EOFError:
             return
         try:
-            _check_length(row["path"], max_seconds)
-            answer = spec.views(row)
+            answer = decode(video)
         except DSTSRayError as error:
             answer = error
         connection.send(answer)
 
 
-def _check_length(source: str | bytes, max_seconds: float) -> None:
+def limited_views(spec: ViewSpec, max_seconds: float) -> Callable[[dict[str, Any]], np.ndarray]:
+    """Prepare to decode rows to all their views, see ``ViewSpec.views``.
+
+    Args:
+        spec: Of the views.
+        max_seconds: That a video's file may state as its length; a LimitError beyond.
+    """
+    import dsts_ray.data.geometry  # noqa: F401 - torch, before a video's time is counted
+
+    return partial(_views, spec, max_seconds)
+
+
+def _views(spec: ViewSpec, max_seconds: float, row: dict[str, Any]) -> np.ndarray:
+    source = row["path"]
     seconds = stated_seconds(source)
     if seconds > max_seconds:
         raise LimitError(
             f"{name_of(source)} lasts {seconds:.1f} s; {max_seconds:g} s are allowed here"
         )
+    return spec.views(row)

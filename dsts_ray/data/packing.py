@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import pyarrow as pa
 from dsts_ray.data.checks import Refusal, refused_table
 from dsts_ray.data.claim import claimed_folder
 from dsts_ray.data.decode import probe
+from dsts_ray.data.isolated import DecodingProcess
 from dsts_ray.data.manifest import SCHEMA, Manifest, write_parquet
 from dsts_ray.data.reencode import Reencoding
 from dsts_ray.data.shards import ShardInfo, read_info, write_shard
@@ -28,6 +30,7 @@ REFUSED = "manifest.refused.parquet"
 RECORD = "pack.json"
 
 _SHARD_BYTES = 512 * 2**20
+_TIMEOUT_S = 3600.0  # that encoding a file anew may take
 _BYTES = re.compile(r"(?P<number>[0-9]+)(?P<unit>|KiB|MiB|GiB)")
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -179,28 +182,44 @@ def missing_shards(plan: Plan, out: Path) -> list[Shard]:
     return missing
 
 
-def pack_shard(shard: Shard, out: Path, packing: Packing, key: str) -> Iterator[int]:
-    """Write one shard; yields the bytes (before any encoding) of each file that is done."""
+def pack_shard(
+    shard: Shard, out: Path, packing: Packing, key: str, *, timeout_s: float = _TIMEOUT_S
+) -> Iterator[int]:
+    """Write one shard; yields the bytes (before any encoding) of each file that is done.
+
+    Files are encoded anew in a process of their own: one that ends it, or keeps it longer than
+    ``timeout_s``, is refused.
+    """
+    encoded = DecodingProcess(partial(_encoder, packing), timeout_s=timeout_s)
+    read = encoded if packing.reencoding else _unchanged
     rows = write_shard(
         out / shard.name,
         packing=key,
         video_ids=[file.video_id for file in shard.files],
-        contents=(_content(file, packing.reencoding) for file in shard.files),
+        contents=(_content(file, read) for file in shard.files),
     )
-    for row in rows:
-        yield shard.files[row].num_bytes or 0
+    with closing(encoded):
+        for row in rows:
+            yield shard.files[row].num_bytes or 0
 
 
-def _content(file: PackedFile, reencoding: Reencoding | None) -> bytes | DataError:
+def _content(file: PackedFile, read: Callable[[PackedFile], bytes]) -> bytes | DataError:
     try:
-        if reencoding is None:
-            return _unchanged(file)
-        content = reencoding.apply(read_bytes(file.path) if is_url(file.path) else file.path)
-        num_frames = probe(content).num_frames
+        return read(file)
     except DataError as error:
         return DataError(str(error).removeprefix(f"{file.path}: "))
+
+
+def _encoder(packing: Packing) -> Callable[[PackedFile], bytes]:
+    assert packing.reencoding
+    return partial(_encoded, packing.reencoding)
+
+
+def _encoded(reencoding: Reencoding, file: PackedFile) -> bytes:
+    content = reencoding.apply(read_bytes(file.path) if is_url(file.path) else file.path)
+    num_frames = probe(content).num_frames
     if num_frames != file.num_frames:
-        return DataError(f"delivered {file.num_frames} frames when indexed, {num_frames} now")
+        raise DataError(f"delivered {file.num_frames} frames when indexed, {num_frames} now")
     return content
 
 

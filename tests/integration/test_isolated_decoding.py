@@ -1,15 +1,19 @@
 """A decoding process of its own: what it answers, and what it survives."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dsts_ray.data.isolated import DecodingProcess
+from dsts_ray.data.isolated import DecodingProcess, limited_views
+from dsts_ray.data.packing import PackedFile, Packing, Shard, pack_shard
+from dsts_ray.data.reencode import Reencoding
+from dsts_ray.data.shards import read_info, read_video
 from dsts_ray.errors import DataError, LimitError
-from tests.support.lethal import LethalViewSpec
+from tests.support.lethal import LethalReencoding, LethalViewSpec
 from tests.support.videos import write_video
 
 SPEC = LethalViewSpec(
@@ -19,7 +23,7 @@ SPEC = LethalViewSpec(
 
 @pytest.fixture
 def decoding() -> Iterator[DecodingProcess]:
-    decoding = DecodingProcess(SPEC, max_seconds=2.0, timeout_s=3.0)
+    decoding = DecodingProcess(partial(limited_views, SPEC, 2.0), timeout_s=3.0)
     yield decoding
     decoding.close()
 
@@ -34,16 +38,41 @@ def test_a_video_that_ends_or_hangs_the_process_costs_its_own_answer(
 ) -> None:
     good = video(tmp_path / "good.mp4")
     expected = SPEC.views(good)
-    np.testing.assert_array_equal(decoding.views(good), expected)
-    with pytest.raises(DataError, match="the process that decoded the video died at it"):
-        decoding.views(video(tmp_path / "crashes.mp4"))
+    np.testing.assert_array_equal(decoding(good), expected)
+    with pytest.raises(DataError, match="2 decoding processes died at it"):
+        decoding(video(tmp_path / "crashes.mp4"))
     content = {**good, "path": (tmp_path / "good.mp4").read_bytes()}
-    np.testing.assert_array_equal(decoding.views(content), expected)
+    np.testing.assert_array_equal(decoding(content), expected)
     with pytest.raises(DataError, match="did not decode within 3 s"):
-        decoding.views(video(tmp_path / "hangs.mp4"))
-    np.testing.assert_array_equal(decoding.views(good), expected)
+        decoding(video(tmp_path / "hangs.mp4"))
+    np.testing.assert_array_equal(decoding(good), expected)
     with pytest.raises(LimitError, match=r"long.mp4 lasts 2.1 s; 2 s are allowed here"):
-        decoding.views(video(tmp_path / "long.mp4", num_frames=21))
+        decoding(video(tmp_path / "long.mp4", num_frames=21))
     with pytest.raises(DataError, match="does not decode"):
-        decoding.views({**good, "path": b"no video"})
-    np.testing.assert_array_equal(decoding.views(good), expected)
+        decoding({**good, "path": b"no video"})
+    np.testing.assert_array_equal(decoding(good), expected)
+
+
+def test_a_video_that_ends_or_hangs_its_encoding_is_left_out_of_the_shard(tmp_path: Path) -> None:
+    names = ["good", "crashes", "hangs", "killed once", "shorter"]
+    files = tuple(
+        PackedFile(str(write_video(tmp_path / f"{name}.mp4")), name, 12 + (name == "shorter"), 1)
+        for name in names
+    )
+    lethal = LethalReencoding(
+        short_side=32,
+        crashes="crashes.mp4",
+        hangs="hangs.mp4",
+        killed="killed once.mp4",
+        flag=tmp_path / "flag",
+    )
+    out, packing = tmp_path / "out", Packing(reencoding=lethal)
+    assert list(pack_shard(Shard("shard", files), out, packing, "key", timeout_s=3.0)) == [1] * 5
+    assert read_info(str(out / "shard")).refused == {
+        1: "2 decoding processes died at it",
+        2: "did not decode within 3 s",
+        4: "delivered 13 frames when indexed, 12 now",
+    }
+    for row in (0, 3):
+        content = read_video(str(out / "shard"), row)
+        assert content == Reencoding(short_side=32).apply(files[row].path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dsts_ray.data.clip import ClipSpec, ViewSpec
+from dsts_ray.data.reencode import Reencoding
 from dsts_ray.data.windows import Window
 
 
@@ -57,3 +58,25 @@ class LethalViewSpec(ViewSpec):
             return laid
 
         return super().views_of(row, lethal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LethalReencoding(Reencoding):
+    """Some videos, by the ends of their paths, crash the process, hang it, or are killed once."""
+
+    crashes: str
+    hangs: str
+    killed: str
+    flag: Path  # exists once the killing is done
+
+    def apply(self, source: str | bytes) -> bytes:
+        """Encode, or not."""
+        name = str(source)
+        if name.endswith(self.killed) and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.endswith(self.crashes):
+            ctypes.string_at(0)
+        if name.endswith(self.hangs):
+            ctypes.PyDLL(None).sleep(300)
+        return super().apply(source)
