@@ -11,8 +11,8 @@ Ray, into FOLDER/predictions.parquet and FOLDER/refused.parquet; killed, the sam
 
 import argparse
 import sys
-from pathlib import Path
 
+from dsts_ray.config.command_line import local_path
 from dsts_ray.errors import DSTSRayError
 
 
@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
         "--model", required=True, help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder"
     )
     parser.add_argument("--top", type=int, default=5, help="classes per video (default: 5)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write Parquet files, by Ray")
+    parser.add_argument("--out", type=local_path, metavar="FOLDER", help="Parquet files, by Ray")
     parser.add_argument("--window", type=float, metavar="S", help="slide a window of S seconds")
     parser.add_argument("--stride", type=float, metavar="S", help="so far (default: half a window)")
     parser.add_argument("--split", help="split of manifests (default: all of them)")

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dsts_ray.config.command_line import local_path
 from dsts_ray.errors import DSTSRayError
 
 
@@ -13,7 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     omit = argparse.SUPPRESS  # what is not given keeps the writer's default
     demo = commands.add_parser("demo", help="render clips in a release's exact layout")
-    demo.add_argument("--out", type=Path, required=True, help="folder of the new data set")
+    demo.add_argument("--out", type=local_path, required=True, help="folder of the new data set")
     demo.add_argument("--layout", choices=("diving48", "ssv2"), default="diving48")
     demo.add_argument("--naming", choices=("20bn", "qualcomm"), default=omit, help="ssv2 alone")
     for name in ("classes", "train-clips", "validation-clips", "test-clips"):
@@ -25,21 +26,20 @@ def parse_arguments() -> argparse.Namespace:
     index = commands.add_parser("index", help="decode every video once and write a manifest")
     index.add_argument("--format", choices=("diving48", "ssv2", "csv", "folder"), required=True)
     index.add_argument("--root", required=True, help="release folder, list or folder; or its URL")
-    index.add_argument("--out", type=Path, required=True, help="manifest to write (.parquet)")
+    index.add_argument("--out", type=local_path, required=True, help="manifest to write (.parquet)")
     index.add_argument("--version", choices=("v1", "v2"), default=omit, help="diving48 alone")
     index.add_argument("--num-processes", type=int, default=2, metavar="N")
     pack = commands.add_parser("pack", help="write a manifest's videos into Parquet shards")
-    pack.add_argument("--manifest", type=Path, required=True, help="written by index")
-    pack.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    pack.add_argument("--manifest", type=local_path, required=True, help="written by index")
+    pack.add_argument("--out", type=local_path, required=True, help="folder of the shards")
     pack.add_argument("--shard-bytes", default="512MiB", help="say 512MiB (default)")
     pack.add_argument("--short-side", type=int, default=omit, metavar="PIXELS", help="encode anew")
     note = "encode anew, so many frames from one keyframe to the next (12 with --short-side)"
     pack.add_argument("--keyframe-interval", type=int, default=omit, metavar="FRAMES", help=note)
     arguments = parser.parse_args()
-    if arguments.command == "demo" and arguments.layout == "diving48":
-        for name in ("naming", "num_validation_clips"):
-            if name in arguments:
-                parser.error(f"--{name.replace('_', '-')} needs --layout ssv2")
+    for name in ("naming", "num_validation_clips"):
+        if name in arguments and arguments.layout != "ssv2":
+            parser.error(f"--{name.replace('_', '-')} needs --layout ssv2")
     return arguments
 
 

@@ -12,6 +12,17 @@ from dsts_ray.config.schema import Config
 DEFAULT_PRESET = "demo"
 
 
+def local_path(text: str) -> Path:
+    """Read a path of this machine, as argparse's ``type``.
+
+    Raises:
+        argparse.ArgumentTypeError: It is a URL, which a Path would take for a local folder.
+    """
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL, this must be a path of this machine")
+    return Path(text)
+
+
 def build_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser of ``--preset NAME --config FILE --dry-run key=value...``.
 

@@ -66,6 +66,26 @@ def test_missing_data_root(run_job: RunJob, tmp_path: Path, format: str) -> None
     assert not out.parent.exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare_data.py", "demo", "--out"),
+        ("prepare_data.py", "index", "--format", "csv", "--root", "list.csv", "--out"),
+        ("prepare_data.py", "pack", "--manifest", "m.parquet", "--out"),
+        ("prepare_data.py", "pack", "--out", "packed", "--manifest"),
+        ("predict.py", "--model", "model", "video.mp4", "--out"),
+    ],
+)
+def test_what_is_local_is_given_as_a_url(
+    run_job: RunJob, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    refused(
+        run_job(*arguments, "s3://bucket/data"),
+        f"argument {arguments[-1]}: s3://bucket/data is a URL, this must be a path of this machine",
+    )
+    assert not any((tmp_path / "work").iterdir())
+
+
 def test_missing_manifest(run_job: RunJob, tmp_path: Path, storage: Path) -> None:
     result = train(run_job, storage, f"data.manifest={tmp_path / 'absent.parquet'}")
     refused(result, "there is no manifest at", "prepare_data.py index")

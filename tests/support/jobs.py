@@ -202,7 +202,7 @@ class JobResult(NamedTuple):
     @property
     def error(self) -> str:
         """The one error the job reported; what a Ray cluster logs beside it is left out."""
-        _, *errors = re.split("^error: ", self.err, flags=re.MULTILINE)
+        _, *errors = re.split(r"^(?:\w+\.py[\w ]*: )?error: ", self.err, flags=re.MULTILINE)
         assert len(errors) == 1, self.err
         return errors[0]
 
