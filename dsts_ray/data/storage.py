@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from dsts_ray.errors import DataError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _FILE = "file://"
+_WEB = ("http://", "https://")  # their servers list nothing
+_LISTED_FROM = 100  # files of a folder; a list of it costs a request for some thousand names
 
 
 def is_url(path: str) -> bool:
@@ -44,6 +46,11 @@ def join(root: str, name: str) -> str:
         return name
     folder, mark, options = root.partition("?") if is_url(root) else (root, "", "")
     return f"{folder.rstrip('/')}/{name}{mark}{options}"
+
+
+def base_name(path: str) -> str:
+    """Name of a file in its folder."""
+    return (path.partition("?")[0] if is_url(path) else path).rpartition("/")[2]
 
 
 def parent(path: str) -> str:
@@ -123,20 +130,35 @@ def file_sizes(paths: Sequence[str]) -> list[int | None]:
     Raises:
         DataError: A file system cannot be asked.
     """
-    by_system: defaultdict[int, list[int]] = defaultdict(list)
-    located = []
+    by_folder: defaultdict[str, list[int]] = defaultdict(list)
     for number, path in enumerate(paths):
-        located.append(locate(path))
-        by_system[id(located[-1][0])].append(number)
+        by_folder[parent(path) if is_url(path) else ""].append(number)
     sizes: list[int | None] = [None] * len(paths)
-    for numbers in by_system.values():
-        with _named_errors(paths[numbers[0]]):
-            system, _ = located[numbers[0]]
-            for number, info in zip(
-                numbers, system.get_file_info([located[n][1] for n in numbers]), strict=True
-            ):
-                sizes[number] = info.size
+    for folder, numbers in by_folder.items():
+        asked = [paths[number] for number in numbers]
+        with _named_errors(asked[0]):
+            found = _listed_sizes(folder, asked) or _asked_sizes(asked)
+        for number, path in zip(numbers, asked, strict=True):
+            sizes[number] = found.get(path)
     return sizes
+
+
+def _asked_sizes(paths: Sequence[str]) -> dict[str, int | None]:
+    located = [locate(path) for path in paths]
+    infos = located[0][0].get_file_info([inner for _, inner in located])
+    return {path: info.size for path, info in zip(paths, infos, strict=True)}
+
+
+def _listed_sizes(folder: str, paths: Sequence[str]) -> dict[str, int | None]:
+    """Sizes by the folder's list; none where that is not less work, or nobody may list it."""
+    if not folder or folder.startswith(_WEB) or len(paths) < _LISTED_FROM:
+        return {}
+    system, inner = locate(folder)
+    with suppress(OSError):
+        infos = system.get_file_info(pafs.FileSelector(inner, allow_not_found=True))
+        size_of = {info.base_name: info.size for info in infos}
+        return {path: size_of.get(base_name(path)) for path in paths}
+    return {}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from dsts_ray.data.storage import (
@@ -66,6 +67,32 @@ def test_local_files_and_urls_are_read_alike(files: Path, server: str, memory: s
             assert file.read() == b"oo"
 
 
+@pytest.mark.parametrize(("num_files", "num_asked"), [(3, 3), (150, 0)])
+def test_sizes_of_many_files_are_asked_of_their_folder(
+    files: Path, memory: str, monkeypatch: pytest.MonkeyPatch, num_files: int, num_asked: int
+) -> None:
+    system = fsspec.filesystem("memory")
+    sizes = {f"{number}.mp4": number % 7 for number in range(num_files)}
+    for name, size in sizes.items():
+        system.pipe(f"/bucket/{files.name}/{name}", b"x" * size)
+    asked = []
+    info = type(system).info
+
+    def asking(self: object, path: str, **options: object) -> object:
+        asked.append(path)
+        return info(system, path, **options)
+
+    monkeypatch.setattr(type(system), "info", asking)
+    sizes["2.txt"] = 4
+    del sizes["1.mp4"]
+    system.rm(f"/bucket/{files.name}/1.mp4")
+    asked.clear()
+    names = [*sizes, "1.mp4"]
+    found = file_sizes([join(memory, name) for name in reversed(names)])
+    assert found == [sizes.get(name) for name in reversed(names)]
+    assert len([path for path in asked if path.endswith(".mp4")]) == num_asked
+
+
 def test_files_of_a_folder(files: Path, memory: str) -> None:
     expected = {"2.txt": 4, "a b/1.txt": 3, "link.txt": 4}
     assert list_files(str(files)) == expected
@@ -108,6 +135,13 @@ def test_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_cannot_be_read_is_named(path: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason.replace("?", r"\?")):
         read_bytes(path)
+
+
+def test_a_file_system_that_does_not_open_is_named() -> None:
+    """Here for want of Java or of the server; a bucket that does not exist fails likewise."""
+    for ask in (read_bytes, lambda path: file_sizes([path])):
+        with pytest.raises(DataError, match=r"hdfs://127\.0\.0\.1:9/x: cannot be read"):
+            ask("hdfs://127.0.0.1:9/x")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
