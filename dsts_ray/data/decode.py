@@ -19,7 +19,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from decord._ffi.base import DECORDLimitReachedError
 
@@ -245,10 +245,11 @@ def _decode_with_pyav(
         num_frames = sum(not packet.is_discard for packet in packets)
     indices = choose(num_frames).tolist()
     pictures: dict[int, np.ndarray] = {}
+    reformatter = VideoReformatter()
     with _opened(source) as (container, stream):
         for index, frame in enumerate(container.decode(stream)):
             if index in indices:
-                pictures[index] = _picture(frame, size)
+                pictures[index] = _picture(frame, size, reformatter)
             if index >= max(indices):
                 break
     missing = sorted(set(indices) - pictures.keys())
@@ -322,13 +323,15 @@ def _display(stored: av.VideoFrame | VideoCodecContext, rotation: int) -> Displa
     return Display(width, height, rotation)
 
 
-def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+def _picture(
+    frame: av.VideoFrame, size: tuple[int, int], reformatter: VideoReformatter
+) -> np.ndarray:
     quarter_turns = round(frame.rotation / 90) % 4
     width, height = size if quarter_turns % 2 == 0 else size[::-1]
-    picture = frame.to_ndarray(
-        format="rgb24", width=width, height=height, interpolation=Interpolation.BILINEAR
+    picture = reformatter.reformat(
+        frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
     )
-    return np.rot90(picture, quarter_turns)
+    return np.rot90(picture.to_ndarray(), quarter_turns)
 
 
 def _resized(width: int, height: int, short_side: int | None) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import cast
 import av
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from dsts_ray.data.demo.encode import H264_OPTIONS, KEYFRAME_INTERVAL
@@ -68,13 +68,19 @@ class Reencoding:
         rate = Fraction(video.average_rate or _RATE_WITHOUT).limit_denominator(1 << 16)
         content = io.BytesIO()
         options = {"fflags": "+bitexact"}
+        reformatter = VideoReformatter()
         with av.open(content, "w", format="mp4", container_options=options) as output:
             stream = None
             for index, frame in enumerate(container.decode(video)):
                 if stream is None:
                     stream = self._add_stream(output, frame, rate)
-                picture = frame.reformat(
-                    stream.width, stream.height, "yuv420p", interpolation=Interpolation.BICUBIC
+                picture = reformatter.reformat(
+                    frame,
+                    stream.width,
+                    stream.height,
+                    "yuv420p",
+                    interpolation=Interpolation.BICUBIC,
+                    threads=1,
                 )
                 picture.pts, picture.time_base = index, 1 / rate
                 output.mux(stream.encode(picture))
