@@ -150,8 +150,9 @@ def decode_clip(
     Args:
         source: Path or encoded bytes of the video.
         sample: Gets the number of frames that the decoder delivers within
-            [first_frame, end_frame) and returns indices into these, int64 [T]. It is called a
-            second time when decord gives up and PyAV takes over.
+            [first_frame, end_frame) and returns indices into these, int64 [T]. It is called
+            again when decord gives up and PyAV takes over, and where PyAV delivers fewer frames
+            than the file has packets.
         short_side: Pixels of the shorter side where it would be longer; the longer keeps the
             aspect, rounded to the nearest even number. Smaller frames, and all with None, keep
             their size: libswscale enlarges more slowly than what comes after.
@@ -242,20 +243,30 @@ def _decode_with_pyav(
 ) -> np.ndarray:
     with _opened(source) as (container, stream):
         packets = (packet for packet in container.demux(stream) if packet.size)
-        num_frames = sum(not packet.is_discard for packet in packets)
-    indices = choose(num_frames).tolist()
+        num_packets = sum(not packet.is_discard for packet in packets)
+    indices = choose(num_packets)
+    pictures, num_frames = _pictures(source, indices, size)
+    if num_frames <= indices.max():  # packets without a frame, as beside packed B frames
+        indices = choose(num_frames)
+        pictures, _ = _pictures(source, indices, size)
+    return np.stack([pictures[index] for index in indices.tolist()])
+
+
+def _pictures(
+    source: str | bytes, indices: np.ndarray, size: tuple[int, int]
+) -> tuple[dict[int, np.ndarray], int]:
+    """Decode until the last of these frames; returns what there is, and how many were decoded."""
     pictures: dict[int, np.ndarray] = {}
     reformatter = VideoReformatter()
+    wanted, last, num_frames = set(indices.tolist()), int(indices.max()), 0
     with _opened(source) as (container, stream):
         for index, frame in enumerate(container.decode(stream)):
-            if index in indices:
+            num_frames = index + 1
+            if index in wanted:
                 pictures[index] = _picture(frame, size, reformatter)
-            if index >= max(indices):
+            if index == last:
                 break
-    missing = sorted(set(indices) - pictures.keys())
-    if missing:
-        raise DataError(f"{name_of(source)}: frames {missing} of {num_frames} do not decode")
-    return np.stack([pictures[index] for index in indices])
+    return pictures, num_frames
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ from dsts_ray.data.decode import (
 )
 from dsts_ray.data.sampling import middle_frames
 from dsts_ray.errors import DataError
-from tests.support.videos import read_index, truncate, write_audio, write_video
+from tests.support.videos import draw_frame, read_index, truncate, write_audio, write_video
 
 CONTAINERS = (".mp4", ".mkv", ".webm", ".avi")
 SHARED_VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
@@ -147,6 +148,41 @@ def test_what_decord_cannot_open_goes_to_pyav(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="cannot find video stream"):
         _decode_with_decord(path, all_frames, (64, 48))
     assert indices_of(decode_clip(path, all_frames, short_side=None)) == list(range(12))
+
+
+def write_with_packets_without_a_frame(path: Path, num_frames: int) -> Path:
+    """MPEG-4 with a picture "not coded" after every other one, as beside packed B frames."""
+    not_coded = bytes.fromhex("000001b6 509f")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        contents: list[bytes] = []
+        for index in range(num_frames):
+            picture = draw_frame(index, width=64, height=48)
+            packets = stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+            contents += [bytes(packet) for packet in packets]
+            contents += [not_coded] if index % 2 else []
+        for number, content in enumerate(contents[:-1]):
+            packet = av.Packet(content)
+            packet.stream, packet.time_base = stream, Fraction(1, 10)
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    return path
+
+
+def test_packets_without_a_frame_are_not_asked_for(tmp_path: Path) -> None:
+    path = write_with_packets_without_a_frame(tmp_path / "video.avi", num_frames=24)
+    assert probe(str(path)).num_frames == 24
+    seen: list[int] = []
+
+    def sample(num_frames: int) -> np.ndarray:
+        seen.append(num_frames)
+        return all_frames(num_frames)
+
+    frames = decode_clip(str(path), sample, short_side=None)
+    assert indices_of(frames) == list(range(24))
+    assert seen == [35, 24]
 
 
 def damage(path: Path, kind: str) -> Path:
