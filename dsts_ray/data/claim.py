@@ -2,12 +2,12 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsts_ray.data.storage import replacing
 from dsts_ray.errors import DataError
 
 
@@ -26,16 +26,19 @@ def claimed_folder(folder: Path, record: dict[str, Any], *, file: str, work: str
             going on.
     """
     path = folder / file
-    if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
-            raise DataError(f"{folder} is not empty and holds no {work}: choose another --out")
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(record, indent=1))
-    with path.open("r+") as held:
+    is_taken = folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*")))
+    if is_taken and not path.exists():
+        raise DataError(f"{folder} is not empty and holds no {work}: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as held:  # one file for all who come at once; a replaced one has two locks
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"another process writes into {folder}: wait for it") from error
+        if held.seek(0, os.SEEK_END) == 0:
+            held.write(json.dumps(record, indent=1))
+            held.flush()
+        held.seek(0)
         before = json.load(held)
         changed = [
             f"{name}: {before.get(name)} before, {record.get(name)} now"
