@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     index.add_argument("--root", required=True, help="release folder, list or folder; or its URL")
     index.add_argument("--out", type=local_path, required=True, help="manifest to write (.parquet)")
     index.add_argument("--version", choices=("v1", "v2"), default=omit, help="diving48 alone")
+    index.add_argument("--videos", default=omit, metavar="FOLDER", help="of csv's paths")
     index.add_argument("--num-processes", type=int, default=2, metavar="N")
     pack = commands.add_parser("pack", help="write a manifest's videos into Parquet shards")
     pack.add_argument("--manifest", type=local_path, required=True, help="written by index")
@@ -78,9 +79,8 @@ def pack(*, manifest: Path, out: Path, shard_bytes: str, **reencoding: int) -> N
 def main() -> None:
     """Run one command; a user's mistake ends in one line and exit code 2."""
     arguments = vars(parse_arguments())
-    run = {"demo": write_demo, "index": index, "pack": pack}[arguments.pop("command")]
     try:
-        run(**arguments)
+        {"demo": write_demo, "index": index, "pack": pack}[arguments.pop("command")](**arguments)
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

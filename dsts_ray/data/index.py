@@ -76,6 +76,7 @@ def index_dataset(
     out: Path,
     num_processes: int = 2,
     version: diving48.Version | None = None,
+    videos: str | Path | None = None,
 ) -> IndexReport:
     """Write the manifest of a data set, with every distinct file decoded once to see that it can.
 
@@ -90,13 +91,15 @@ def index_dataset(
         num_processes: Processes that decode; 1 decodes in this one. A script that asks for more
             needs the ``__name__ == "__main__"`` guard.
         version: Of Diving48's lists; None takes V2's where they are.
+        videos: Folder that the paths of "csv" are relative to, a path or a URL; None is the list's.
 
     Raises:
-        ConfigError: Unknown format or version, or a version of another format than Diving48.
+        ConfigError: Unknown format or version, a version of another format than Diving48, or
+            ``videos`` of another one than "csv".
         DataError: ``root`` or an annotation file is missing or malformed, no video is listed, or
             not one can be used. Nothing is written then.
     """
-    annotations = _read(format, str(root), version)
+    annotations = _read(format, str(root), version, videos)
     table = annotations.table
     if not len(table):
         raise DataError(f"the annotations of {root} list no video")
@@ -133,19 +136,26 @@ def index_dataset(
     return report
 
 
-def _read(format: Format, root: str, version: diving48.Version | None) -> Annotations:
+def _read(
+    format: Format, root: str, version: diving48.Version | None, videos: str | Path | None
+) -> Annotations:
     if format not in get_args(Format):
         allowed = ", ".join(get_args(Format))
         raise ConfigError(f"unknown data format {format!r}: choose one of {allowed}")
     if version is not None and format != "diving48":
         raise ConfigError(f"version {version!r} is of Diving48's lists, the format is {format!r}")
+    if videos is not None and format != "csv":
+        raise ConfigError(
+            f"a folder of videos ({videos}) is told for csv's lists, the format is {format!r}"
+        )
     root = absolute(root)
     if not is_url(root) and not Path(root).exists():
         raise DataError(f"there is no data set at {root}; --root must name what you downloaded")
     if format == "diving48":
         return diving48.read_annotations(root, version)
-    readers = {"ssv2": ssv2, "csv": csv, "folder": folder}
-    return readers[format].read_annotations(root)
+    if format == "csv":
+        return csv.read_annotations(root, absolute(videos) if videos else None)
+    return {"ssv2": ssv2, "folder": folder}[format].read_annotations(root)
 
 
 def _records(table: pa.Table, surveyed: Survey) -> tuple[pa.Table, dict[int, Refusal]]:

@@ -23,7 +23,7 @@ class _Line(NamedTuple):
     split: str | None = None
 
 
-def read_annotations(root: str) -> Annotations:
+def read_annotations(root: str, videos: str | None = None) -> Annotations:
     """Read a list of videos, or a folder with one list a split.
 
     A list is told by its lines, not by its name:
@@ -35,9 +35,10 @@ def read_annotations(root: str) -> Annotations:
     - where each of these lines has three words and the last two are integers, it is a list as of
       TSM, ``path num_frames label``. The number of frames is not used: frames are counted.
 
-    Paths are relative to the list. A path without a video's suffix, as TSM writes them, stands for
-    the first of ``VIDEO_SUFFIXES`` with which there is a file. Labels are class names, numbered in
-    sorted order, or integers throughout, which then are the indices themselves.
+    Paths are relative to the list, or to ``videos``, as to mmaction2's ``data_prefix``. A path
+    without a video's suffix, as TSM writes them, stands for the first of ``VIDEO_SUFFIXES`` with
+    which there is a file. Labels are class names, numbered in sorted order, or integers throughout,
+    which then are the indices themselves.
 
     A folder as ``root`` holds at most one list for each split, whose name has one of the words
     train, val, validation, test (``sthv2_train_list_videos.txt``, ``val.csv``), and two columns.
@@ -45,6 +46,7 @@ def read_annotations(root: str) -> Annotations:
 
     Args:
         root: The list, or the folder of lists.
+        videos: Folder that paths are relative to; None is the list's.
 
     Raises:
         DataError: A list is missing, empty or no text, its lines have different columns, a label is
@@ -60,7 +62,7 @@ def read_annotations(root: str) -> Annotations:
     labels, faults, classes = _number_labels([line.label for line in lines])
     names = [line.path for line in lines]
     stated = [line.split for line in lines if line.split is not None]
-    folder = parent(root) if None in lists else root
+    folder = videos or (parent(root) if None in lists else root)
     columns = {
         "video_id": names,
         "split": stated or draw_splits(names, labels),

@@ -216,6 +216,19 @@ def test_csv_lists_of_tsm_name_no_suffix(tmp_path: Path) -> None:
     assert column(annotations, "path") == expected
 
 
+def test_csv_paths_are_relative_to_the_folder_of_videos(tmp_path: Path) -> None:
+    """As with mmaction2's data_prefix; TSM's names get their suffix there."""
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    (tmp_path / "videos" / "a" / "1.webm").touch()
+    (tmp_path / "lists").mkdir()
+    listing = write_list(tmp_path / "lists", "a/1 30 0", "/abs/2.mp4 40 1", name="train.txt")
+    for root in (listing, listing.parent):
+        annotations = csv.read_annotations(str(root), videos=str(tmp_path / "videos"))
+        paths = annotations.table["path"].to_pylist()
+        assert paths == [str(tmp_path / "videos" / "a" / "1.webm"), "/abs/2.mp4"]
+        assert annotations.table["video_id"].to_pylist() == ["a/1", "/abs/2.mp4"]
+
+
 def test_csv_folder_of_lists(tmp_path: Path) -> None:
     write_list(tmp_path, "a.mp4 b", name="sthv2_train_list_videos.txt")
     write_list(tmp_path, "b.mp4,a", name="validation.csv")

@@ -119,6 +119,8 @@ def test_missing_root_and_unknown_format(tmp_path: Path) -> None:
         index_dataset(format="ucf101", root=tmp_path, out=out)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="version 'v1' is of Diving48's lists"):
         index_dataset(format="ssv2", root=tmp_path, out=out, version="v1")
+    with pytest.raises(ConfigError, match=r"a folder of videos \(clips\) is told for csv's lists"):
+        index_dataset(format="ssv2", root=tmp_path, out=out, videos="clips")
     assert list(tmp_path.iterdir()) == []
 
 
