@@ -1,5 +1,6 @@
 """Tiny real videos whose pictures say which frame they are."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from dsts_ray.data.manifest import SCHEMA, Manifest
 
 NUM_BITS = 8
 AUDIO_RATE = 16000
+_BESIDE = Path(__file__).parents[3] / "shared" / "videos"
+OTHER_VIDEOS = Path(os.environ.get("DSTS_TEST_VIDEOS", _BESIDE))
+"""Folder with videos from elsewhere; tests that want them are skipped where it is missing."""
+
 CODECS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 CODECS |= {".avi": "mpeg4"}
 

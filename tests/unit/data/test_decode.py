@@ -19,10 +19,16 @@ from dsts_ray.data.decode import (
 )
 from dsts_ray.data.sampling import middle_frames
 from dsts_ray.errors import DataError
-from tests.support.videos import draw_frame, read_index, truncate, write_audio, write_video
+from tests.support.videos import (
+    OTHER_VIDEOS,
+    draw_frame,
+    read_index,
+    truncate,
+    write_audio,
+    write_video,
+)
 
 CONTAINERS = (".mp4", ".mkv", ".webm", ".avi")
-SHARED_VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
 
 
 def all_frames(num_frames: int) -> np.ndarray:
@@ -304,10 +310,10 @@ def test_files_are_closed(tmp_path: Path) -> None:
     assert open_files() == before
 
 
-@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="extra videos are not at hand")
+@pytest.mark.skipif(not OTHER_VIDEOS.is_dir(), reason="DSTS_TEST_VIDEOS names no folder")
 def test_videos_from_elsewhere() -> None:
     refused = []
-    for path in sorted(SHARED_VIDEOS.iterdir()):
+    for path in sorted(OTHER_VIDEOS.iterdir()):
         if path.suffix == ".md":
             continue
         try:
@@ -320,7 +326,7 @@ def test_videos_from_elsewhere() -> None:
         pyav_frames = _decode_with_pyav(str(path), middle, size)
         assert frames.shape == (8, size[1], size[0], 3)
         assert np.abs(frames.astype(int) - pyav_frames).mean() < 1
-    assert refused == [str(SHARED_VIDEOS / "corrupted.mp4")]
+    assert refused == [str(path) for path in OTHER_VIDEOS.glob("corrupted.*")]
 
 
 def _known(path: str) -> Display:

@@ -1,7 +1,6 @@
 """Damaged videos are decoded or refused by name; nothing else happens, to the last of them."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +10,10 @@ import pytest
 
 from tests.support.jobs import REPOSITORY
 from tests.support.mutate import MUTATIONS, write_originals
+from tests.support.videos import OTHER_VIDEOS
 
 NUM_ORIGINALS = 9
 NUM_WAYS = 4
-OTHER_VIDEOS = os.environ.get("DSTS_TEST_VIDEOS", "")
-"""Folder with videos from elsewhere."""
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +56,10 @@ def test_a_thousand_damaged_videos(originals: Path, first: int) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.skipif(not OTHER_VIDEOS, reason="DSTS_TEST_VIDEOS names no folder of other videos")
+@pytest.mark.skipif(not OTHER_VIDEOS.is_dir(), reason="DSTS_TEST_VIDEOS names no folder")
 @pytest.mark.parametrize("first", range(3000, 3600, 100))
 def test_damaged_videos_from_elsewhere(tmp_path: Path, first: int) -> None:
-    for path in Path(OTHER_VIDEOS).iterdir():
+    for path in OTHER_VIDEOS.iterdir():
         if path.suffix != ".md":
             shutil.copy(path, tmp_path)
     check(tmp_path, first, first + 100)
