@@ -31,6 +31,7 @@ from dsts_ray.launch.searcher import optuna_searcher
 from dsts_ray.launch.sweep_log import SweepLog
 from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, run_trial
 from dsts_ray.launch.trial_board import TrialBoard
+from dsts_ray.launch.weights import pinned_weights
 from dsts_ray.report.record import (
     SweepRecord,
     new_record,
@@ -86,6 +87,7 @@ def run_sweep(plan: SweepPlan, console: Console, *, resume: bool) -> SweepOutcom
             without ``resume``, or one that another process runs.
     """
     storage = storage_folder(plan.base)
+    plan = pinned_weights(plan, uri=tracking_uri(plan.base, storage))
     refusal = (
         f"{plan.name} runs in another process, with {storage} as its storage; wait for its end, or "
         "change the sweep"

@@ -1,7 +1,9 @@
 """Weights a run starts from: where they are, and what they fill of the model."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -9,12 +11,15 @@ from rich.table import Table
 
 from dsts_ray.build import build_model
 from dsts_ray.config.schema import Config
+from dsts_ray.config.sweep import Values
+from dsts_ray.config.trials import SweepPlan, plan_sweep
 from dsts_ray.errors import CheckpointError
 from dsts_ray.models.weights import WeightsReport, load_starting_weights
-from dsts_ray.tracking.registry import resolve_model
+from dsts_ray.tracking.registry import pinned_model, resolve_model
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
 
 _MODEL_PARTS = 2
+_KEY = "model.weights"
 
 
 def locate_weights(weights: str, *, uri: str, cache: Path) -> Path | None:
@@ -46,6 +51,36 @@ def locate_weights(weights: str, *, uri: str, cache: Path) -> Path | None:
             "folder, that every node can read"
         )
     return path
+
+
+def pinned_weights(plan: SweepPlan, *, uri: str) -> SweepPlan:
+    """The plan with the versions that aliases of registered models in ``model.weights`` mean now.
+
+    A run is known by its configuration, in which an alias would stand for other weights later.
+
+    Raises:
+        TrackingError: There is no such registered model.
+    """
+
+    def pinned(values: Values) -> dict[str, Any]:
+        return {
+            key: pinned_model(uri=uri, model=value) if key == _KEY else value
+            for key, value in values.items()
+        }
+
+    sweep = plan.sweep
+    rows = {row: pinned(values) for row, values in sweep.rows.items()}
+    space = {
+        key: [pinned({key: value})[key] for value in entry] if isinstance(entry, list) else entry
+        for key, entry in sweep.space.items()
+    }
+    given: list[str] = []
+    for override in plan.overrides:
+        key, _, value = override.partition("=")
+        given.append(f"{key}={pinned({key: value})[key]}")
+    if (rows, space, given) == (dict(sweep.rows), dict(sweep.space), list(plan.overrides)):
+        return plan
+    return plan_sweep(replace(sweep, rows=rows, space=space), given)
 
 
 def check_weights(config: Config, num_classes: int, file: Path) -> WeightsReport:

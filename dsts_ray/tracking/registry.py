@@ -27,6 +27,7 @@ from dsts_ray.tracking.pyfunc import CONFIG_FILE, WEIGHTS_FILE, signature
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 LOCK_TAG = "dsts_ray.promotion"
 LOCK_LIFETIME_S = 120.0
 LOCK_POLL_S = 0.1
@@ -263,6 +264,23 @@ def _score(version: ModelVersion, metric: str, mode: Literal["max", "min"]) -> f
     return value if mode == "max" else -value
 
 
+def pinned_model(*, uri: str, model: str) -> str:
+    """``models:/NAME/VERSION`` for ``models:/NAME@ALIAS``; anything else as it is.
+
+    Raises:
+        TrackingError: there is no such model or alias; the message names what there is.
+    """
+    parts = _MODEL.fullmatch(model)
+    if parts is None or not parts["alias"]:
+        return model
+    client = connect(uri)
+    with translated_errors(uri, f"give {model}"):
+        version = get_alias(client, parts["name"], parts["alias"])
+        if version is None:
+            raise TrackingError(_nothing_found(client, uri, model))
+    return f"models:/{parts['name']}/{version.version}"
+
+
 def resolve_model(*, uri: str, model: str, cache_dir: Path | None) -> ResolvedModel:
     """Bring a model to this machine.
 
@@ -278,7 +296,7 @@ def resolve_model(*, uri: str, model: str, cache_dir: Path | None) -> ResolvedMo
     """
     if not model.startswith("models:"):
         return ResolvedModel(_checked(Path(model), model), None, None, None, {})
-    parts = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", model)
+    parts = _MODEL.fullmatch(model)
     if parts is None:
         raise TrackingError(
             f"model is {model!r}; allowed: models:/NAME@ALIAS (for instance @{CHAMPION}), "

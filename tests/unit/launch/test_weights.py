@@ -6,8 +6,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from dsts_ray.config.sweep import load_sweep
+from dsts_ray.config.trials import plan_sweep
 from dsts_ray.errors import CheckpointError, TrackingError
-from dsts_ray.launch.weights import check_weights, locate_weights, print_weights
+from dsts_ray.launch.weights import check_weights, locate_weights, pinned_weights, print_weights
 from dsts_ray.tracking.connection import connect
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
 from tests.support.store import new_store
@@ -45,6 +47,32 @@ def test_a_registered_model_is_fetched(tmp_path: Path) -> None:
     assert found.read_bytes() == b"weights"
     with pytest.raises(TrackingError, match=r"there is no models:/m@best"):
         locate_weights("models:/m@best", uri=uri, cache=tmp_path / "models")
+
+
+def test_a_sweep_starts_from_the_version_that_an_alias_means_when_it_begins(tmp_path: Path) -> None:
+    uri = new_store(tmp_path)
+    client = connect(uri)
+    client.create_registered_model("m")
+    for alias in ("previous", "champion"):
+        version = client.create_model_version("m", source="file:///m", await_creation_for=0)
+        client.set_registered_model_alias("m", alias, str(version.version))
+    file = tmp_path / "mine.yaml"
+    row = "{model.weights: 'models:/m@previous', dsts.skip: false}"
+    file.write_text(f"title: T\nrows:\n  new: {{}}\n  old: {row}")
+    overrides = ["optim.lr=0.5", "model.weights=models:/m@champion"]
+    plan = plan_sweep(load_sweep(str(file)), overrides)
+    pinned = pinned_weights(plan, uri=uri)
+    weights = {trial.row: trial.config.model.weights for trial in pinned.trials}
+    assert weights == {"new": "models:/m/2", "old": "models:/m/1"}
+    assert {trial.config.optim.lr for trial in pinned.trials} == {0.5}
+    client.set_registered_model_alias("m", "champion", "1")
+    assert pinned_weights(plan, uri=uri).name != pinned.name
+    assert pinned_weights(pinned, uri="unused") is pinned
+    file.write_text("title: T\nspace: {model.weights: ['models:/m@champion', here.pth]}")
+    drawn = pinned_weights(plan_sweep(load_sweep(str(file))), uri=uri)
+    assert [t.config.model.weights for t in drawn.trials] == ["models:/m/1", "here.pth"]
+    with pytest.raises(TrackingError, match=r"there is no models:/m@best"):
+        pinned_weights(plan_sweep(plan.sweep, ["model.weights=models:/m@best"]), uri=uri)
 
 
 def test_the_table_names_every_outcome_once_for_each_part(tmp_path: Path) -> None:
