@@ -71,14 +71,16 @@ def judge(
 
     Args:
         name: Registered model.
-        number: Candidate; None takes the best of those measured as declared.
+        number: Candidate; None takes the best of those measured as the champion, on the same
+            videos, or of those measured as declared where that is otherwise.
         uri: Tracking server or store.
         metric: One of ``METRICS``.
         protocol: Declared protocol; None takes the champion's, or any without one.
         split: Declared split; None as with the protocol.
 
     Raises:
-        ConfigError: No version is measured as declared, or not by this metric.
+        ConfigError: No version is measured as declared, or not by this metric, or several are
+            by different protocols or on different videos.
         TrackingError: There is no such model or version.
     """
     if metric not in METRICS:
@@ -195,14 +197,26 @@ def _candidate(
         if metric in version.tags
         and all(value in (None, version.tags.get(tag)) for tag, value in declared.items())
     ]
+    if champion and all(champion.tags.get(tag) == value for tag, value in declared.items()):
+        alike = [version for version in alike if _measured_on(version) == _measured_on(champion)]
     if not alike:
         how = ", ".join(f"{tag} {value}" for tag, value in declared.items() if value)
         raise ConfigError(f"no version of {name} has {metric} measured by {how or 'anything'}")
+    if len(set(map(_measured_on, alike))) > 1:
+        ways = "; ".join(f"{version.number} by {_measured_on(version)}" for version in alike)
+        raise ConfigError(
+            f"the versions of {name} are measured differently, so none is the best ({ways}); "
+            "declare --protocol and --split, or name a version"
+        )
     # Of equals the champion stays, else the newer is taken.
     return max(
         alike,
         key=lambda version: (_score(version, metric), version is champion, int(version.number)),
     )
+
+
+def _measured_on(version: Version) -> str:
+    return ", ".join(f"{tag} {version.tags.get(tag, 'unknown')}" for tag in MEASURED_ON)
 
 
 def _improvement_objections(

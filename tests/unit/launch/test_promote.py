@@ -127,9 +127,23 @@ def test_versions_measured_otherwise_are_not_compared(
     register(0.9, **tags)
     assert text in decide(uri, "2")
     assert aliases(uri) == {"champion": "1"}
-    if "manifest_digest" not in tags:
-        found = judge("m", None, uri=uri, metric="val/top1", protocol=None, split=None)
-        assert found.candidate.number == "1"  # not among those measured as the champion
+    found = judge("m", None, uri=uri, metric="val/top1", protocol=None, split=None)
+    assert found.candidate.number == "1"  # not among those measured as the champion
+
+
+def test_without_a_champion_versions_measured_differently_have_no_best(
+    uri: str, register: Register
+) -> None:
+    register(0.5)
+    register(0.9, protocol="2x3")
+    with pytest.raises(ConfigError, match=r"differently.*2 by split test, num_videos 200, protoc"):
+        decide(uri)
+    assert decide(uri, protocol="1x1") == []
+    assert aliases(uri) == {"champion": "1"}
+    register(0.95, protocol="2x3", manifest_digest="def")
+    with pytest.raises(ConfigError, match="declare --protocol and --split, or name a version"):
+        decide(uri, protocol="2x3")
+    assert "its protocol is 2x3, the champion's is 1x1" in decide(uri, "2", protocol="2x3")
 
 
 def test_without_predictions_nobody_can_say_how_sure_it_is(uri: str, register: Register) -> None:
