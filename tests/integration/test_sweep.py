@@ -19,8 +19,18 @@ from dsts_ray.errors import ConfigError
 from dsts_ray.launch.dataset import locate_manifest
 from dsts_ray.launch.tune import run_sweep
 from dsts_ray.report.results import SweepResults, read_sweep
-from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import DEMO, REPOSITORY, TINY, Home, RunJob, head_node, kill_tree, wait_for
+from dsts_ray.tracking.mlflow import RUN_NAME_TAG, connect
+from tests.support.jobs import (
+    DEMO,
+    REPOSITORY,
+    TINY,
+    Home,
+    RunJob,
+    head_node,
+    kill_tree,
+    session,
+    wait_for,
+)
 
 pytestmark = pytest.mark.exhaustive
 NUM_STEPS = 8
@@ -43,6 +53,14 @@ scheduler: asha
 rows:
   DSTS: {}
   blind: {data.manifest: BLIND}
+"""
+HURT = """
+title: One is killed, one has no videos to train on
+preset: demo
+scheduler: median
+rows:
+  killed: {dsts.skip: false}
+  lost: {data.manifest: LOST}
 """
 
 
@@ -81,6 +99,18 @@ def tune(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=500,
         check=False,
     )
+
+
+def without_videos(overrides: tuple[str, ...], split: str, folder: Path) -> Path:
+    """The manifest with the videos of a split where none are."""
+    videos = Manifest.read(overrides[-1].partition("=")[2])
+    columns = (videos.table[name].to_pylist() for name in ("path", "split"))
+    paths = [f"/nowhere/{path}" if of == split else path for path, of in zip(*columns, strict=True)]
+    column = SCHEMA.get_field_index("path")
+    table = videos.table.set_column(column, SCHEMA.field("path"), pa.array(paths))
+    manifest = folder / f"without_{split}.parquet"
+    Manifest(table, videos.classes).write(manifest)
+    return manifest
 
 
 @pytest.fixture(scope="module")
@@ -192,18 +222,7 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     swept: Swept, overrides: tuple[str, ...]
 ) -> None:
     """Of the blind trial every test video is refused, which counts as wrong."""
-    manifest = overrides[-1].partition("=")[2]
-    videos = Manifest.read(manifest)
-    paths = [
-        f"/nowhere/{path}" if split == "test" else path
-        for path, split in zip(
-            videos.table["path"].to_pylist(), videos.table["split"].to_pylist(), strict=True
-        )
-    ]
-    column = SCHEMA.get_field_index("path")
-    blind = swept.home.work / "blind.parquet"
-    table = videos.table.set_column(column, SCHEMA.field("path"), pa.array(paths))
-    Manifest(table, videos.classes).write(blind)
+    blind = without_videos(overrides, "test", swept.home.work)
     (swept.home.work / "halving.yaml").write_text(HALVING.replace("BLIND", str(blind)))
     whole = swept.results().of_row("DSTS")[0]
     summary = swept.home.work / "runs" / whole.name / "summary.json"
@@ -219,6 +238,39 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     assert blind_run.curve == [(3, 0.0)]
     assert swept.client.get_run(blind_run.run_id).info.status == "KILLED"
     assert json.loads(summary.read_text())["val/top1"] > 0.0
+
+
+def test_a_killed_trial_goes_on_with_what_it_held_and_a_failed_one_is_told(
+    overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Its process dies before its first evaluation; two CPUs do not hold its workers twice."""
+    home = Home(tmp_path)
+    lost = without_videos(overrides, "train", home.work)
+    (home.work / "hurt.yaml").write_text(HURT.replace("LOST", str(lost)))
+    command = ("hurt.yaml", *overrides, "train.checkpoint_every_steps=1")
+    plan = plan_sweep(load_sweep(str(home.work / "hurt.yaml")), command[1:])
+    checkpoints = home.work / "runs" / plan.trials[0].name / "checkpoints"
+    with (home.work / "hurt.out").open("w+") as out:
+        process = home.start("tune.py", *command, out=out)
+        try:
+            wait_for(process, (checkpoints / "checkpoint_manager_snapshot.json").exists)
+            next(one for one in session(process) if "ImplicitFunc" in one.cmdline()[0]).kill()
+            process.wait(400)
+        finally:
+            kill_tree(process)
+        out.seek(0)
+        told = out.read()
+    assert process.returncode == 1, told
+    assert "retry 1" in told
+    uri = f"sqlite:///{home.work / 'runs' / 'mlflow.db'}"
+    results, client = read_sweep("hurt", uri), connect(uri)
+    outcomes = {row: results.of_row(row)[0].outcome for row in results.rows}
+    assert outcomes == {"killed": "finished", "lost": "failed"}, told
+    points = client.get_metric_history(results.of_row("killed")[0].run_id, "train/loss")
+    assert [point.step for point in points] == list(range(NUM_STEPS))
+    assert "could not be decoded" in results.of_row("lost")[0].reason
+    (sweep,) = client.search_runs(["1"], f'tags.`{RUN_NAME_TAG}` = "{results.run_name}"')
+    assert sweep.info.status == "FAILED"
 
 
 def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
