@@ -1,7 +1,6 @@
 """Optuna as a searcher of Ray Tune, told what earlier sessions of the sweep found."""
 
 import math
-from collections.abc import Set
 
 import optuna
 from optuna.distributions import (
@@ -19,15 +18,14 @@ from dsts_ray.report.record import SweepRecord
 from dsts_ray.tracking.search import find_runs
 
 
-def optuna_searcher(
-    plan: SweepPlan, record: SweepRecord, kept: Set[str]
-) -> tuple[OptunaSearch | None, int]:
+def optuna_searcher(plan: SweepPlan, record: SweepRecord) -> tuple[OptunaSearch | None, int]:
     """A searcher of the sweep's space, and the number of trials left to it.
 
     Trials that have ended are told to it with their values, interrupted ones proposed first.
     Proposals follow from the seed where one trial runs at a time; else also from who ends first.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kept = record.kept
     known = [trial for trial in record.trials if trial.run in kept]
     num_left = plan.sweep.num_rows - len(known)
     if num_left <= 0:

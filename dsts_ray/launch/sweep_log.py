@@ -8,7 +8,7 @@ from rich.console import Console
 from dsts_ray.errors import TrackingError
 from dsts_ray.launch.trial import TRIAL_KEY, SweepJob
 from dsts_ray.launch.trial_board import RUNNING, TrialState
-from dsts_ray.report.record import DIVERGED, FAILED, SweepRecord, write_record
+from dsts_ray.report.record import DIVERGED, FAILED, SweepRecord, TrialRecord, write_record
 from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.mlflow import finish_run, log_missing
 from dsts_ray.tracking.search import find_runs
@@ -27,12 +27,14 @@ class SweepLog:
         """
         self._job, self._record, self._console = job, record, console
         self._ended: list[TrialState] = []
+        self._proposed: list[TrialRecord] = []
 
     def changed(self, state: TrialState, parameters: Mapping[str, Any]) -> None:
         """Note a trial that has begun or ended, with Tune's parameters of it."""
-        drawn = {} if TRIAL_KEY in parameters else parameters
         trial = state.trial
-        self._record.add(trial, drawn, self._job.plan.sweep.baseline_of(trial.row))
+        if TRIAL_KEY not in parameters and not state.is_proposed:
+            self._proposed.append(self._record.propose(trial, parameters, self._proposed))
+            state.is_proposed = True
         if state.outcome != RUNNING:
             self._record.outcomes[trial.name] = (state.outcome, state.reason)
             self._ended.append(state)

@@ -37,6 +37,7 @@ class TrialState:
         seconds: Of this session.
         metrics: Of the latest evaluation.
         logged_ms: Their timestamp.
+        is_proposed: It is a drawn trial that the sweep's record has.
     """
 
     trial: Trial
@@ -48,6 +49,7 @@ class TrialState:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     logged_ms: int = 0
+    is_proposed: bool = False
     started: float = field(default_factory=time.monotonic)
 
 

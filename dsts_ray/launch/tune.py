@@ -102,13 +102,13 @@ def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool
     with locked(storage / _LOCKS / "store"):
         earlier = _record_so_far(plan, uri)
     record = new_record(plan, earlier)
-    if earlier and len(_kept(earlier)) == plan.num_runs:
+    if record.num_ended == plan.num_runs:
         with _sweep_run(plan, record, uri, storage) as run_id:
             write_record(record, uri=uri, run_id=run_id)
         return SweepOutcome(plan.name, record, was_finished=True, uri=uri)
     if earlier and not resume:
         raise ConfigError(
-            f"{plan.name} was started before, {len(_kept(earlier))} of its {plan.num_runs} "
+            f"{plan.name} was started before, {record.num_ended} of its {plan.num_runs} "
             "runs are done; give --resume to go on with it, or change the sweep"
         )
     configs = [trial.config for trial in plan.unique_trials().values()] or [base]
@@ -139,11 +139,6 @@ def _record_so_far(plan: SweepPlan, uri: str) -> SweepRecord | None:
     experiment = plan.base.tracking.experiment
     found = find_runs(uri=uri, experiment=experiment, names=[plan.name]).get(plan.name)
     return read_record(uri=uri, run_id=found.run_id) if found else None
-
-
-def _kept(record: SweepRecord) -> set[str]:
-    """Runs that are done with."""
-    return record.outcomes.keys() - set(record.failed)
 
 
 def _check_data(config: Config, storage: Path) -> None:
@@ -220,11 +215,11 @@ def _fit(job: SweepJob, record: SweepRecord, board: TrialBoard, at_once: int) ->
 def _search(plan: SweepPlan, record: SweepRecord) -> tuple[dict[str, Any], Any, int]:
     """Tune's parameter space, search algorithm and number of samples of it for what is to do."""
     if plan.sweep.searcher == "optuna":
-        search, num_left = optuna_searcher(plan, record, _kept(record))
+        search, num_left = optuna_searcher(plan, record)
         return {}, search, num_left
     names = list(plan.unique_trials())
     if plan.sweep.scheduler == "none":
-        names = [name for name in names if name not in _kept(record)]
+        names = [name for name in names if name not in record.kept]
     return {TRIAL_KEY: tune.grid_search(names)}, None, 1 if names else 0
 
 

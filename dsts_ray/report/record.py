@@ -1,8 +1,9 @@
 """What a sweep consists of and how its trials ended, kept in MLflow beside the runs."""
 
+import itertools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,13 +70,38 @@ class SweepRecord:
     trials: list[TrialRecord] = field(default_factory=list)
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)
 
-    def add(self, trial: Trial, parameters: Mapping[str, Any], baseline: str | None) -> None:
-        """Add a trial, unless it is there."""
-        if any((entry.row, entry.seed) == (trial.row, trial.seed) for entry in self.trials):
-            return
-        self.trials.append(TrialRecord(trial.row, trial.seed, trial.name, dict(parameters)))
-        if baseline:
-            self.baselines[trial.row] = baseline
+    def propose(
+        self, trial: Trial, parameters: Mapping[str, Any], taken: Collection[TrialRecord]
+    ) -> TrialRecord:
+        """The entry of a drawn trial: an interrupted one of its run, or a new one.
+
+        A point may be drawn twice, and names of points are rounded: a name that is there already
+        gets a number.
+
+        Args:
+            trial: Drawn.
+            parameters: By dotted key.
+            taken: Entries of other trials of this session.
+        """
+        for entry in self.trials:
+            if entry.run == trial.name and entry.run not in self.kept and entry not in taken:
+                return entry
+        rows = {entry.row for entry in self.trials}
+        numbered = (f"{trial.row} #{number}" for number in itertools.count(2))
+        row = trial.row if trial.row not in rows else next(n for n in numbered if n not in rows)
+        self.trials.append(TrialRecord(row, trial.seed, trial.name, dict(parameters)))
+        return self.trials[-1]
+
+    @property
+    def kept(self) -> set[str]:
+        """Runs that are done with."""
+        return self.outcomes.keys() - set(self.failed)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that are done with; those of one run are one, unless they were drawn."""
+        ended = [entry for entry in self.trials if entry.run in self.kept]
+        return len({entry.row if entry.parameters else entry.run for entry in ended})
 
     @property
     def failed(self) -> list[str]:
@@ -108,7 +134,9 @@ def new_record(plan: SweepPlan, earlier: SweepRecord | None = None) -> SweepReco
         paper={row: dict(numbers) for row, numbers in sweep.paper.items()},
     )
     for trial in plan.trials:
-        record.add(trial, {}, sweep.baseline_of(trial.row))
+        record.trials.append(TrialRecord(trial.row, trial.seed, trial.name))
+        if baseline := sweep.baseline_of(trial.row):
+            record.baselines[trial.row] = baseline
     if earlier:
         record.outcomes = earlier.outcomes
         record.trials = record.trials or earlier.trials

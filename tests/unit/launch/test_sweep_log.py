@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dsts_ray.config.sweep import load_sweep
+from dsts_ray.config.trials import plan_sweep
 from dsts_ray.errors import TrackingError
 from dsts_ray.launch.sweep_log import SweepLog
 from dsts_ray.launch.trial import TRIAL_KEY, SweepJob
 from dsts_ray.launch.trial_board import RUNNING, TrialState
-from dsts_ray.report.record import FAILED, STOPPED
+from dsts_ray.report.record import FAILED, FINISHED, STOPPED, new_record
 from dsts_ray.report.results import read_sweep
 from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.mlflow import open_run
@@ -50,3 +52,22 @@ def test_an_outage_of_mlflow_delays_what_is_logged_and_ends_nothing(
     assert runs[0].data.metrics == {"val/top1": 0.25}
     told = read_sweep("hand", sweep.uri).record.outcomes
     assert told == {first.trial.name: (FAILED, "it died"), second.trial.name: (STOPPED, "")}
+
+
+def test_a_drawn_trial_is_one_of_the_record_however_often_it_begins(tmp_path: Path) -> None:
+    begun = begin_sweep(tmp_path)
+    plan = plan_sweep(load_sweep("search"))
+    record = new_record(plan)
+    job = SweepJob(plan, tmp_path, begun.uri, begun.run_id)
+    log = SweepLog(job, record, Console(quiet=True))
+    point = {"dsts.num_layers": 2}
+    first, again = (TrialState(job.trial(point), RUNNING) for _ in range(2))
+    log.changed(first, point)
+    log.changed(first, point)  # a retry
+    first.outcome = FINISHED
+    log.changed(first, point)
+    log.changed(again, point)
+    again.outcome = FINISHED
+    log.changed(again, point)
+    assert [entry.row for entry in record.trials] == ["num_layers=2", "num_layers=2 #2"]
+    assert record.num_ended == 2
