@@ -1,13 +1,13 @@
 """Who may start a training run: sweeps on one cluster share its CPUs and GPUs run by run.
 
 A run needs workers, and decoders beside them. Two sweeps that each fill the cluster would give all
-of it to workers and leave the decoders of both waiting for ever, so a run starts when its whole
-need is free, counting what the runs that were let in have asked for.
+of it to workers and leave the decoders of both waiting for ever, so a run starts when there is room
+on the nodes for all of it beside what the runs that were let in have asked for.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from dsts_ray.config.schema import Config
-from dsts_ray.launch.capacity import exceeds, training_request
+from dsts_ray.launch.capacity import Request, Resources, fits_beside, training_request
+from dsts_ray.launch.cluster import alive_nodes
 
 LIFETIME_S = 30.0
 """A lease that nobody renews for so long is void: its holder was killed, and so was the driver."""
@@ -24,26 +25,22 @@ _ACTOR, _NAMESPACE = "dsts_ray_admission", "dsts_ray"
 
 
 class Admission:
-    """Leases of the cluster's CPUs and GPUs, by holder."""
+    """Leases of the nodes' resources, by holder."""
 
     def __init__(self) -> None:
         """Start with none."""
-        self._leases: dict[str, tuple[float, float, float]] = {}
+        self._leases: dict[str, tuple[Request, float]] = {}
         self._held: dict[str, PlacementGroup] = {}
 
-    def acquire(self, holder: str, cpus: float, gpus: float, has: dict[str, float]) -> bool:
-        """Let a holder in, or renew its lease, where the cluster has room beside the others."""
+    def acquire(self, holder: str, request: Request, nodes: Sequence[Resources]) -> bool:
+        """Let a holder in, or renew its lease, where the nodes have room beside the others."""
         now = time.monotonic()
         self._leases = {
-            name: lease for name, lease in self._leases.items() if now - lease[2] < LIFETIME_S
+            name: lease for name, lease in self._leases.items() if now - lease[1] < LIFETIME_S
         }
-        others = [lease for name, lease in self._leases.items() if name != holder]
-        fits = not (
-            exceeds(sum(lease[0] for lease in others) + cpus, has.get("CPU", 0.0))
-            or exceeds(sum(lease[1] for lease in others) + gpus, has.get("GPU", 0.0))
-        )
-        if fits or holder in self._leases or not others:
-            self._leases[holder] = (cpus, gpus, now)
+        others = [asked for name, (asked, _) in self._leases.items() if name != holder]
+        if holder in self._leases or not others or fits_beside(request, others, nodes):
+            self._leases[holder] = (request, now)
             return True
         return False
 
@@ -65,15 +62,14 @@ def admitted(holder: str, config: Config) -> Iterator[None]:
         holder: Names the lease, for ``release``.
         config: Of the run.
     """
-    scaling, admission = config.scaling, _admission()
-    need = (training_request(config).cpus, float(scaling.num_workers if scaling.use_gpu else 0))
-    while not ray.get(admission.acquire.remote(holder, *need, ray.cluster_resources())):
+    request, admission = training_request(config), _admission()
+    while not ray.get(admission.acquire.remote(holder, request, alive_nodes())):
         time.sleep(_POLL_S)
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(_RENEW_S):
-            admission.acquire.remote(holder, *need, ray.cluster_resources())
+            admission.acquire.remote(holder, request, alive_nodes())
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()

@@ -96,6 +96,25 @@ def fits(request: Request, nodes: Sequence[Resources]) -> bool:
     return num_fitting_workers(request, nodes) == request.num_workers
 
 
+def fits_beside(request: Request, others: Sequence[Request], nodes: Sequence[Resources]) -> bool:
+    """Tell whether a request fits the room that others leave, each bundle of theirs on a node.
+
+    Bundles of the others are put one by one, the choosiest and largest first, each on a node that
+    offers the least beside what it needs: not every room there is is found.
+    """
+    left = [dict(node) for node in nodes]
+    bundles = [bundle for other in others for bundle in other.bundles]
+    named = {name for one in (request, *others) for name in resource_names(one)}
+    for bundle in sorted(bundles, key=lambda b: (len(b), b["CPU"]), reverse=True):
+        with_room = [node for node in left if _times(bundle, node)]
+        if not with_room:
+            return False
+        node = min(with_room, key=lambda node: sum(name in node for name in named))
+        for name, need in bundle.items():
+            node[name] -= need
+    return fits(request, left)
+
+
 def num_fitting_workers(request: Request, nodes: Sequence[Resources]) -> int:
     """The most workers, up to those asked for, that fit beside all decoders and counters.
 

@@ -91,10 +91,10 @@ def num_runs_at_once(configs: Iterable[Config], console: Console) -> int:
     numbers: list[float] = []
     for config in configs:
         check_resources(config, console)
-        has = ray.cluster_resources()
-        numbers.append(has.get("CPU", 0.0) / training_request(config).cpus)
+        has, request = ray.cluster_resources(), training_request(config)
+        numbers.append(has.get("CPU", 0.0) / request.cpus)
         if config.scaling.use_gpu:
-            numbers.append(has.get("GPU", 0.0) / config.scaling.num_workers)
+            numbers.append(has.get("GPU", 0.0) / request.num_workers)
     return max(1, math.floor(min(numbers) + 1e-6))
 
 
@@ -108,7 +108,7 @@ def check_resources(config: Config, console: Console) -> None:
             change.
     """
     scaling, data, request = config.scaling, config.data, training_request(config)
-    if scaling.wait_for_nodes_s and not fits(request, _nodes()):
+    if scaling.wait_for_nodes_s and not fits(request, alive_nodes()):
         _wait_for_nodes(request, scaling.wait_for_nodes_s, console)
     asks = (
         f"the run asks for {request.cpus:g} CPUs: {scaling.fewest_workers} workers x "
@@ -139,7 +139,7 @@ def check_evaluation_resources(config: Config, num_workers: int) -> None:
 
 
 def _refuse_unless_it_fits(asks: str, request: Request, change: str, custom: str) -> None:
-    nodes = _nodes()
+    nodes = alive_nodes()
     if fits(request, nodes):
         return
     of = f" and as much {custom}" if custom else ""
@@ -177,7 +177,7 @@ def _wait_for_nodes(request: Request, seconds: float, console: Console) -> None:
     shown = ""
     request_resources(bundles=[dict(bundle) for bundle in request.bundles])
     try:
-        while not fits(request, nodes := _nodes()) and time.monotonic() < deadline:
+        while not fits(request, nodes := alive_nodes()) and time.monotonic() < deadline:
             has = describe_nodes(nodes, resource_names(request))
             if has != shown:
                 left = max(0.0, deadline - time.monotonic())
@@ -188,7 +188,8 @@ def _wait_for_nodes(request: Request, seconds: float, console: Console) -> None:
         request_resources(bundles=[])  # what is not used may go again
 
 
-def _nodes() -> list[Resources]:
+def alive_nodes() -> list[Resources]:
+    """Resources of the cluster's nodes."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
