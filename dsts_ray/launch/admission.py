@@ -100,6 +100,12 @@ def release(holder: str) -> None:
 def _admission() -> Any:  # noqa: ANN401 - an actor's handle
     return (
         ray.remote(num_cpus=0)(Admission)
-        .options(name=_ACTOR, namespace=_NAMESPACE, lifetime="detached", get_if_exists=True)
+        .options(
+            name=_ACTOR,
+            namespace=_NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            scheduling_strategy="DEFAULT",  # or it would lie in a trial's placement group
+        )
         .remote()
     )
