@@ -67,13 +67,16 @@ def _curves(history: History, name: str, title: str, keys: Sequence[str], y_titl
         note=f"By optimizer step, from MLflow.{averaged}",
         kind="lines",
         x=steps,
-        series={
-            key: [
-                value if math.isfinite(value := curve.get(step, math.nan)) else None
-                for step in steps
-            ]
+        series=[
+            (
+                key,
+                [
+                    value if math.isfinite(value := curve.get(step, math.nan)) else None
+                    for step in steps
+                ],
+            )
             for key, curve in curves.items()
-        },
+        ],
         x_title="optimizer step",
         y_title=y_title,
     )

@@ -19,7 +19,8 @@ class Figure:
         note: What it shows, in a sentence.
         kind: Bars on top of or beside each other, a heat map with a row a series, or lines.
         x: Names of bars and columns; steps of lines.
-        series: Values at ``x`` by name; None where there is none.
+        series: Names, each with its values at ``x``, None where there is none. Pairs, as a browser
+            would sort an object's names that are numbers.
         x_title: What ``x`` counts.
         y_title: What the values, or a heat map's rows, are.
     """
@@ -30,7 +31,7 @@ class Figure:
     note: str
     kind: Kind
     x: Sequence[str | int]
-    series: Mapping[str, Sequence[float | None]]
+    series: Sequence[tuple[str, Sequence[float | None]]]
     x_title: str
     y_title: str
 

@@ -57,8 +57,8 @@ function color(name) {
 }
 
 function traces(figure) {
-  const names = Object.keys(figure.series);
-  const values = Object.values(figure.series);
+  const names = figure.series.map(([name]) => name);
+  const values = figure.series.map(([, own]) => own);
   if (figure.kind === "heat") {
     const text = values.map((row, y) => row.map((value, x) =>
       escaped(`${figure.y_title} ${names[y]}, ${figure.x_title} ${figure.x[x]}: ${shown(value)}`)));
@@ -80,7 +80,7 @@ function traces(figure) {
 }
 
 function layout(figure) {
-  const names = Object.keys(figure.series);
+  const names = figure.series.map(([name]) => name);
   const ticks = (labels) => ({ tickmode: "array", tickvals: labels.map((_, index) => index),
     ticktext: labels.map((label) => escaped(short(label))) });
   const axis = { gridcolor: color("--line"), zeroline: false, automargin: true };
@@ -105,8 +105,9 @@ function figureElement(figure) {
   details.addEventListener("toggle", () => {
     if (details.children.length > 1) return;
     const rows = figure.x.map((x, index) =>
-      [x, ...Object.values(figure.series).map((values) => values[index])]);
-    details.append(tableElement([figure.x_title, ...Object.keys(figure.series)], rows, figure.title));
+      [x, ...figure.series.map(([, values]) => values[index])]);
+    const columns = [figure.x_title, ...figure.series.map(([name]) => name)];
+    details.append(tableElement(columns, rows, figure.title));
   });
   const drawn = element("article", {}, element("h3", {}, figure.title),
     element("p", { class: "note" }, figure.note), chart, details);

@@ -56,17 +56,17 @@ def draw_strips(clips: Sequence[Clip], strips: Sequence[bytes], classes: Sequenc
 
 
 def _heat(canvas: Canvas, axes: Axes, figure: Figure) -> None:
-    values = np.array([list(row) for row in figure.series.values()], dtype=float)
+    values = np.array([list(row) for _, row in figure.series], dtype=float)
     image = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
     axes.set_xticks(range(len(figure.x)), [_label(name) for name in figure.x], rotation=90)
-    axes.set_yticks(range(len(figure.series)), [_label(name) for name in figure.series])
+    axes.set_yticks(range(len(figure.series)), [_label(name) for name, _ in figure.series])
     canvas.colorbar(image)
 
 
 def _bars(canvas: Canvas, axes: Axes, figure: Figure) -> None:
     places, below = np.arange(len(figure.x)), np.zeros(len(figure.x))
     stacked, count = figure.kind == "stacked", len(figure.series)
-    for index, (name, values) in enumerate(figure.series.items()):
+    for index, (name, values) in enumerate(figure.series):
         heights = np.array(list(values), dtype=float)
         left = places if stacked else places + (index - (count - 1) / 2) * 0.8 / count
         axes.bar(left, heights, 0.8 if stacked else 0.8 / count, bottom=below, label=_text(name))
@@ -76,7 +76,7 @@ def _bars(canvas: Canvas, axes: Axes, figure: Figure) -> None:
 
 
 def _lines(canvas: Canvas, axes: Axes, figure: Figure) -> None:
-    for name, values in figure.series.items():
+    for name, values in figure.series:
         points = [(x, y) for x, y in zip(figure.x, values, strict=True) if y is not None]
         if points:
             axes.plot(*zip(*points, strict=True), ".-", markersize=3, label=_text(name))

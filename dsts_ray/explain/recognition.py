@@ -47,7 +47,7 @@ def confusion_figure(
         note="Videos by true class (row) and predicted class (column); refused ones left out.",
         kind="heat",
         x=list(classes),
-        series=dict(zip(classes, counts, strict=True)),
+        series=list(zip(classes, counts, strict=True)),
         x_title="predicted class",
         y_title="true class",
     )

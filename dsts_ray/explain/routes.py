@@ -45,7 +45,7 @@ def gate_figures(spatial_ratios: Sequence[Sequence[float]]) -> list[Figure]:
             "temporal operator at test time.",
             kind="stacked",
             x=[str(neuron) for neuron in range(len(ratios))],
-            series={"spatial": list(ratios), "temporal": [1.0 - ratio for ratio in ratios]},
+            series=[("spatial", list(ratios)), ("temporal", [1.0 - ratio for ratio in ratios])],
             x_title="neuron",
             y_title="share of channels",
         )
@@ -66,7 +66,7 @@ def use_figure(counts: Tensor) -> Figure:
         + ".",
         kind="grouped",
         x=[str(neuron) for neuron in range(counts.shape[2])],
-        series={f"layer {layer}": own.tolist() for layer, own in enumerate(shares)},
+        series=[(f"layer {layer}", own.tolist()) for layer, own in enumerate(shares)],
         x_title="neuron",
         y_title="share of the views",
     )
@@ -157,7 +157,7 @@ def path_figures(paths: Int[Tensor, "videos layers"], num_neurons: int) -> list[
                 note=f"Videos by their neuron in layer {layer} (row) and in layer {layer + 1}.",
                 kind="heat",
                 x=[str(neuron) for neuron in range(num_neurons)],
-                series={str(neuron): row for neuron, row in enumerate(table.tolist())},
+                series=[(str(neuron), row) for neuron, row in enumerate(table.tolist())],
                 x_title=f"neuron of layer {layer + 1}",
                 y_title=f"neuron of layer {layer}",
             )
@@ -183,12 +183,13 @@ def _shares(
         note=f"Share of the views of each {what} that activate a neuron; a column adds up to 1.",
         kind="heat",
         x=list(columns),
-        series={
-            str(neuron): [
-                share if there else None for share, there in zip(row, present, strict=True)
-            ]
+        series=[
+            (
+                str(neuron),
+                [share if there else None for share, there in zip(row, present, strict=True)],
+            )
             for neuron, row in enumerate(shares)
-        },
+        ],
         x_title=what,
         y_title="neuron",
     )

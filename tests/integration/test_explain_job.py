@@ -1,6 +1,5 @@
 """The explain job on a trained model, and its page in a browser."""
 
-import io
 import json
 import re
 import runpy
@@ -14,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from dsts_ray.build import build_model
 from dsts_ray.config.load import config_from_yaml, config_to_yaml
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.explain.clips import key_frames
+from dsts_ray.explain.drawing import Explanation
 from dsts_ray.explain.values import explain_predictions
 from dsts_ray.explain.write import PAGE, VALUES, write_explanation
 from dsts_ray.train.checkpoint import save_weights
@@ -100,13 +99,13 @@ def test_the_values_are_those_of_the_run(explained: Explained, trained: TrainedR
     tags = client.get_model_version_by_alias("dsts_ray", "champion").tags
     assert values["metrics"]["val/top1"] == pytest.approx(float(tags["val/top1"]), abs=1e-6)
     drawn = figures["course_gates_over_training_layer1"]
+    curves = dict(drawn["series"])
     key = "gates/layer1/neuron2_spatial_ratio"
     assert list(drawn["x"]) == [3, 7, 11]
-    assert drawn["series"][key][-1] == run.data.metrics[key]
-    at_evaluations = drawn["series"][key]
-    assert figures["gates_layer1"]["series"]["spatial"][2] in at_evaluations
-    assert sum(map(sum, figures["confusion"]["series"].values())) == 8
-    assert sum(map(sum, figures["paths_layer0"]["series"].values())) == 8
+    assert curves[key][-1] == run.data.metrics[key]
+    assert dict(figures["gates_layer1"]["series"])["spatial"][2] in curves[key]
+    assert sum(sum(row) for _, row in figures["confusion"]["series"]) == 8
+    assert sum(sum(row) for _, row in figures["paths_layer0"]["series"]) == 8
 
 
 def test_the_files_are_artifacts_of_the_models_run(
@@ -130,11 +129,11 @@ def test_the_page_asks_for_nothing_and_draws_the_values(
     for figure in explained.values["figures"]:
         page.wait_for_selector(f"#{figure['name']} .main-svg")
         drawn = page.evaluate(f"document.getElementById('{figure['name']}').data")
-        series = list(figure["series"].values())
+        series = [values for _, values in figure["series"]]
         rows = drawn[0]["z"] if figure["kind"] == "heat" else [trace["y"] for trace in drawn]
         assert rows == series, figure["name"]
     bars = page.locator("#gates_layer0 .barlayer .point path").all()
-    spatial, temporal = explained.values["figures"][0]["series"].values()
+    (_, spatial), (_, temporal) = explained.values["figures"][0]["series"]
     heights = [box["height"] for bar in bars if (box := bar.bounding_box())]
     whole = heights[0] + heights[len(spatial)]
     assert [height / whole for height in heights] == pytest.approx(spatial + temporal, abs=0.02)
@@ -196,7 +195,7 @@ def test_figures_have_their_values_as_a_table(explained: Explained, watched: Wat
     cells = article.locator("tbody tr").first.locator("td")
     cells.first.wait_for()
     titles = [cells.nth(place).get_attribute("title") for place in (1, 2)]
-    spatial, temporal = figure["series"].values()
+    (_, spatial), (_, temporal) = figure["series"]
     assert [float(title or "") for title in titles] == [spatial[0], temporal[0]]
 
 
@@ -223,15 +222,18 @@ def test_the_page_fits_its_window(watched: Watched, scheme: Any, width: int) -> 
     assert watched.complaints == []
 
 
+def strips(explanation: Explanation) -> list[bytes]:
+    """Black ones."""
+    return [key_frames(np.zeros((8, 32, 32, 3), np.uint8))] * len(explanation.clips)
+
+
 def test_names_are_text_in_a_page(browser: Browser, tmp_path: Path) -> None:
     explanation = explain_predictions(
         predictions(PREDICTED, classes=(HOSTILE, "<b>b</b>", "&lt;i&gt;"), model=HOSTILE),
         spatial_ratios=SPATIAL_RATIOS,
         history=HISTORY,
     )
-    strip = key_frames(np.zeros((8, 32, 32, 3), np.uint8))
-    assert Image.open(io.BytesIO(strip)).size == (6 * 64, 64)
-    page = write_explanation(explanation, [strip] * len(explanation.clips), tmp_path / "out")
+    page = write_explanation(explanation, strips(explanation), tmp_path / "out")
     with opened(browser, page) as watched:
         assert HOSTILE in (watched.page.text_content("h1") or "")
         cell = watched.page.locator("#classes tbody td").first
@@ -241,3 +243,19 @@ def test_names_are_text_in_a_page(browser: Browser, tmp_path: Path) -> None:
         assert watched.page.locator("img[src=x]").count() == 0
         assert watched.complaints == []
         assert len(watched.requests) == 1 + sum(url.startswith("data:") for url in watched.requests)
+
+
+def test_classes_named_by_numbers_keep_their_order(browser: Browser, tmp_path: Path) -> None:
+    classes = ("10", "2", "0")
+    explanation = explain_predictions(
+        predictions(PREDICTED, classes=classes), spatial_ratios=[], history={}
+    )
+    page = write_explanation(explanation, strips(explanation), tmp_path / "out")
+    with opened(browser, page) as watched:
+        ticks = watched.page.locator("#confusion .ytick text").all_text_contents()
+        assert ticks == list(classes)
+        rows = watched.page.evaluate("document.getElementById('confusion').data[0].z")
+        assert rows == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+        article = watched.page.locator("article", has=watched.page.locator("#confusion"))
+        article.locator("summary").press("Enter")
+        expect(article.locator("th")).to_have_text(["predicted class", *classes])

@@ -33,26 +33,30 @@ def table(explanation: Explanation, name: str) -> Table:
 
 def test_gates_give_their_channels_to_two_operators(explanation: Explanation) -> None:
     second = figure(explanation, "gates_layer1")
-    assert second.series == {"spatial": [0.0, 0.75, 0.125], "temporal": [1.0, 0.25, 0.875]}
+    assert second.series == [("spatial", [0.0, 0.75, 0.125]), ("temporal", [1.0, 0.25, 0.875])]
 
 
 def test_neurons_share_the_views_of_a_class_and_of_an_attribute(explanation: Explanation) -> None:
     first = figure(explanation, "classes_layer0")
     assert list(first.x) == list(CLASSES)
-    assert first.series == {"0": [1.0, 0.25, 0.0], "1": [0.0, 0.75, 0.0], "2": [0.0, 0.0, 1.0]}
+    assert first.series == [
+        ("0", [1.0, 0.25, 0.0]),
+        ("1", [0.0, 0.75, 0.0]),
+        ("2", [0.0, 0.0, 1.0]),
+    ]
     attributes = figure(explanation, "attributes_layer0")
     column = list(attributes.x).index("takeoff Back")
-    assert [values[column] for values in attributes.series.values()] == [5 / 8, 3 / 8, 0.0]
+    assert [values[column] for _, values in attributes.series] == [5 / 8, 3 / 8, 0.0]
 
 
 def test_paths_and_activations_count_videos(explanation: Explanation) -> None:
     """Of a tie the lower neuron counts; a refused video has no path."""
     assert explanation.activations == [[3, 1, 1], [2, 2, 1]]
-    assert figure(explanation, "paths_layer0").series == {
-        "0": [0, 2, 1],
-        "1": [1, 0, 0],
-        "2": [1, 0, 0],
-    }
+    assert figure(explanation, "paths_layer0").series == [
+        ("0", [0, 2, 1]),
+        ("1", [1, 0, 0]),
+        ("2", [1, 0, 0]),
+    ]
 
 
 def test_information_is_the_metric_beside_chance(explanation: Explanation) -> None:
@@ -69,7 +73,7 @@ def test_information_is_the_metric_beside_chance(explanation: Explanation) -> No
 
 
 def test_confusions_and_classes(explanation: Explanation) -> None:
-    assert list(figure(explanation, "confusion").series.values()) == [
+    assert [row for _, row in figure(explanation, "confusion").series] == [
         [1, 1, 0],
         [1, 1, 0],
         [0, 0, 1],
@@ -108,15 +112,16 @@ def test_another_models_videos_or_labels_are_refused() -> None:
 
 def test_curves_are_drawn_as_far_as_they_are_finite(explanation: Explanation) -> None:
     accuracy = figure(explanation, "course_accuracy")
-    assert (list(accuracy.x), accuracy.series) == ([499, 999], {"val/top1": [0.25, 0.5]})
+    assert (list(accuracy.x), accuracy.series) == ([499, 999], [("val/top1", [0.25, 0.5])])
     losses = figure(explanation, "course_loss")
     assert "Of 1000 steps, means are drawn" in losses.note
-    drawn = [value for value in losses.series["train/loss"] if value is not None]
+    curves = dict(losses.series)
+    drawn = [value for value in curves["train/loss"] if value is not None]
     assert len(drawn) == 334
     assert drawn[0] == pytest.approx(3.0 - 0.001)
-    assert [value for value in losses.series["val/loss"] if value is not None] == [1.5]
+    assert [value for value in curves["val/loss"] if value is not None] == [1.5]
     gates = figure(explanation, "course_gates_over_training_layer0")
-    assert list(gates.series.values()) == [[0.5, 0.25], [0.5, 0.5]]
+    assert [values for _, values in gates.series] == [[0.5, 0.25], [0.5, 0.5]]
 
 
 def test_thinned_points_are_means_at_the_last_step() -> None:
