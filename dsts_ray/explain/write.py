@@ -1,7 +1,7 @@
 """The files of an explanation, all of them or none."""
 
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -14,16 +14,22 @@ from dsts_ray.explain.page import to_page
 from dsts_ray.explain.pictures import draw_png, draw_strips
 
 PAGE, VALUES = "explanation.html", "explanation.json"
+_CLIPS = re.compile(r"clips_layer\d+_neuron\d+\.png")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse to replace a folder that is no explanation.
+    """Refuse to replace a folder that is more than an explanation.
 
     Raises:
-        ConfigError: There are other files, or it is no folder.
+        ConfigError: There are other files, it is no folder, or it is the working directory.
     """
+    if folder == Path.cwd():
+        raise ConfigError(f"{folder} is the working directory; name another folder by --out")
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
-        raise ConfigError(f"{folder} exists and is no explanation; choose another folder by --out")
+        raise ConfigError(
+            f"{folder} exists and is no explanation, or holds other files beside one; choose "
+            "another folder by --out"
+        )
 
 
 def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder: Path) -> Path:
@@ -48,7 +54,7 @@ def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder:
         for name, content in _pictures_of_clips(explanation, strips):
             (written / name).write_bytes(content)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(temporary) / "replaced")
         written.rename(folder)
     return folder / PAGE
 
@@ -70,4 +76,14 @@ def _pictures_of_clips(
 
 
 def _is_ours(folder: Path) -> bool:
-    return (folder / PAGE).is_file() or not any(folder.iterdir())
+    """Nothing lies there but the files of an explanation."""
+    found = {path.name for path in folder.iterdir()}
+    if not found:
+        return True
+    try:
+        values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
+        figures = {f"{figure['name']}.png" for figure in values["figures"]}
+    except (OSError, ValueError, LookupError, TypeError):  # no such file, or not one of ours
+        return False
+    clips = {name for name in found if _CLIPS.fullmatch(name)}
+    return found - clips - figures <= {PAGE, VALUES}

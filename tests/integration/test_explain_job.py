@@ -79,7 +79,7 @@ def watched(explained: Explained, browser: Browser) -> Iterator[Watched]:
 def test_bad_requests(run_job: RunJob, trained: TrainedRun, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for arguments, text in (
-        (("--out", tmp_path), "is no explanation; choose another folder by --out"),
+        (("--out", tmp_path), "is no explanation, or holds other files beside one"),
         (("--split", "nowhere"), "no video in split 'nowhere'"),
         (("--baseline", "models:/tpn@champion"), "there is no models:/tpn@champion"),
         (("--num-workers", "0"), "--num-workers is 0"),

@@ -35,7 +35,7 @@ def test_page_values_and_figures_replace_an_earlier_explanation(
 ) -> None:
     folder = tmp_path / "new" / "explanation"
     write_explanation(explanation, strips, folder)
-    (folder / "old.png").touch()
+    (folder / "clips_layer7_neuron7.png").touch()
     assert write_explanation(explanation, strips, folder) == folder / PAGE
     values = json.loads((folder / VALUES).read_text())
     assert values["classes"][0] == HOSTILE
@@ -79,6 +79,29 @@ def test_names_cannot_leave_the_data_of_the_page(
 
 def test_a_folder_of_something_else_is_left_alone(explanation: Explanation, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="is no explanation; choose another folder by --out"):
+    with pytest.raises(ConfigError, match="is no explanation, or holds other files"):
         write_explanation(explanation, [b""] * 5, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_files_that_lie_beside_an_explanation_are_left_alone(
+    explanation: Explanation, strips: list[bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "x"
+    write_explanation(explanation, strips, folder)
+    (folder / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="holds other files"):
+        write_explanation(explanation, strips, folder)
+    assert (folder / "notes.txt").exists()
+    (folder / "notes.txt").unlink()
+    (folder / VALUES).write_text("[]")
+    with pytest.raises(ConfigError, match="holds other files"):
+        write_explanation(explanation, strips, folder)
+
+
+def test_the_working_directory_is_not_replaced(
+    explanation: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="is the working directory"):
+        write_explanation(explanation, [b""] * 5, tmp_path)
