@@ -55,6 +55,7 @@ def main() -> int:
 
         from dsts_ray.launch.evaluation_report import print_report, report_on, write_report
         from dsts_ray.launch.evaluator import evaluation_task, run_evaluation
+        from dsts_ray.launch.home import output_path
         from dsts_ray.train.predictions import fuse, read_predictions, write_predictions
 
         if arguments.model:
@@ -73,9 +74,9 @@ def main() -> int:
             saved = fuse(*map(read_predictions, arguments.fuse))
         report = report_on(saved)
         if arguments.save:
-            write_predictions(saved, arguments.save)
+            write_predictions(saved, output_path(arguments.save))
         if arguments.report:
-            write_report(report, arguments.report)
+            write_report(report, output_path(arguments.report))
         print_report(report, Console(), per_class=arguments.per_class)
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -57,6 +57,7 @@ def main() -> int:
         from rich.console import Console  # the imports below take seconds that --help does not need
 
         from dsts_ray.data.windows import sliding_windows
+        from dsts_ray.launch.home import output_path
         from dsts_ray.launch.predict import predict_all, predict_few, prediction_task
         from dsts_ray.launch.prediction_table import print_counts, print_prediction
 
@@ -71,9 +72,9 @@ def main() -> int:
         )
         console = Console()
         if arguments.out:
-            num_workers = arguments.num_workers
-            counts = predict_all(task, arguments.out, sliding=sliding, num_workers=num_workers)
-            print_counts(counts, arguments.out, console)
+            out = output_path(arguments.out)
+            counts = predict_all(task, out, sliding=sliding, num_workers=arguments.num_workers)
+            print_counts(counts, out, console)
             return 0
         unread = 0
         for row, prediction in predict_few(task):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsts_ray.config.schema import Config
 from dsts_ray.errors import DSTSRayError
-from dsts_ray.launch.home import given_or_default_uri, storage_folder
+from dsts_ray.launch.home import given_or_default_uri, output_path, storage_folder
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def main() -> int:
         from dsts_ray.report.write import HTML, write_sweep_report
 
         reports = storage_folder(Config()) / "reports"
-        out = arguments.out or reports / sweep_name(arguments.sweep)
+        out = output_path(arguments.out or reports / sweep_name(arguments.sweep))
         uri = given_or_default_uri(arguments.tracking_uri)
         table = build_table(read_sweep(arguments.sweep, uri))
         write_sweep_report(table, out)

@@ -19,7 +19,7 @@ from dsts_ray.explain.write import check_folder, write_explanation
 from dsts_ray.launch.cluster import connected
 from dsts_ray.launch.evaluator import EvaluationTask, evaluation_task, run_evaluation
 from dsts_ray.launch.failure import own_error
-from dsts_ray.launch.home import given_or_default_uri, storage_folder
+from dsts_ray.launch.home import given_or_default_uri, output_path, storage_folder
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.search import get_run, metric_history
 
@@ -54,7 +54,7 @@ def explain(
         split: Of the manifest; None is the model's validation split.
         baseline: Another model, to compare with on the same videos.
         num_workers: Actors with a copy of the model.
-        out: Folder; None is one beside the runs.
+        out: Folder, as in ``output_path``; None is one beside the runs.
 
     Raises:
         TrackingError: There is no such model, or MLflow does not take the files.
@@ -64,7 +64,7 @@ def explain(
     """
     common = {"uri": uri, "num_workers": num_workers, "overrides": ()}
     task = evaluation_task(model, data=data, split=split, **common)
-    folder = out or _default_folder(task)
+    folder = output_path(out) if out else _default_folder(task)
     check_folder(folder)
     other = None
     if baseline:

@@ -22,6 +22,16 @@ def storage_folder(config: Config) -> Path:
     return Path(home).expanduser().resolve() / "runs"
 
 
+def output_path(out: Path) -> Path:
+    """Where a file or folder lies that a command writes, without links.
+
+    Inside a Ray job, whose working directory is a temporary copy, a relative one is in the storage
+    folder.
+    """
+    start = storage_folder(Config()) if is_ray_job() else Path()
+    return (start / out.expanduser()).resolve()
+
+
 def tracking_uri(config: Config, storage: Path) -> str:
     """``tracking.uri``, or an SQLite store in the storage folder."""
     return config.tracking.uri or f"sqlite:///{storage / 'mlflow.db'}"

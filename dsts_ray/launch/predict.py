@@ -140,7 +140,7 @@ def predict_all(
 
     Args:
         task: Model and videos.
-        out: Folder; made where there is none.
+        out: Folder, as ``output_path`` tells it; made where there is none.
         sliding: Windows over each video; None sees it whole.
         num_workers: Actors with a copy of the model, a GPU each where the cluster has any.
 
@@ -152,7 +152,6 @@ def predict_all(
     """
     if num_workers < 1:
         raise ConfigError(f"--num-workers is {num_workers}: must be 1 or more")
-    out = out.expanduser().resolve()
     config, num_videos = task.config, len(task.videos)
     videos_per_part = videos_per_block(build_view_spec(config), config.evaluation.batch_size)
     num_parts = -(-num_videos // videos_per_part)

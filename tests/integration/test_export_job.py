@@ -50,6 +50,9 @@ def test_bad_requests(run_job: RunJob, tmp_path: Path) -> None:
     result = run_job("export.py", "--model", tmp_path, *options)
     assert result.code == 2
     assert "lacks config.yaml and model.safetensors" in result.error
+    result = run_job("export.py", "--model", tmp_path, "--format", "torch", "--out", tmp_path)
+    assert result.code == 2
+    assert f"--out {tmp_path} is a folder: name a file in it" in result.error
     result = run_job("export.py", "--model", tmp_path, "--format", "pickle", "--out", "x")
     assert result.code == 2
     assert "invalid choice: 'pickle'" in result.err
