@@ -1,13 +1,14 @@
 """Which clips a page shows, and their key frames."""
 
 import io
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dsts_ray.explain.drawing import Clip
@@ -57,8 +58,20 @@ def key_frames(frames: UInt8[np.ndarray, "time height width 3"]) -> bytes:
     shown = torch.linspace(0, len(frames) - 1, min(KEY_FRAMES, len(frames))).round().int().tolist()
     strip = Image.fromarray(np.concatenate([frames[place] for place in shown], axis=1))
     width = round(strip.width * STRIP_HEIGHT / strip.height)
+    return _jpeg(strip.resize((width, STRIP_HEIGHT)))
+
+
+def blank_strip(reason: str) -> bytes:
+    """Say in place of key frames why there are none, as a JPEG file."""
+    strip = Image.new("RGB", (KEY_FRAMES * STRIP_HEIGHT, STRIP_HEIGHT), "dimgray")
+    lines = textwrap.wrap(reason, 60, max_lines=4, placeholder=" ...")
+    ImageDraw.Draw(strip).multiline_text((4, 4), "\n".join(lines), fill="white")
+    return _jpeg(strip)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
     out = io.BytesIO()
-    strip.resize((width, STRIP_HEIGHT)).save(out, "JPEG", quality=80)
+    picture.save(out, "JPEG", quality=80)
     return out.getvalue()
 
 

@@ -1,24 +1,23 @@
 """Explain a registered model on a split: predictions and key frames on Ray, the page here."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from dsts_ray.build import build_view_spec
 from dsts_ray.config.schema import Config
 from dsts_ray.data.clip import ViewSpec
-from dsts_ray.explain.clips import key_frames
+from dsts_ray.errors import DataError
+from dsts_ray.explain.clips import blank_strip, key_frames
 from dsts_ray.explain.course import History, drawn_metrics
-from dsts_ray.explain.drawing import Clip
 from dsts_ray.explain.values import explain_predictions
 from dsts_ray.explain.write import check_folder, write_explanation
 from dsts_ray.launch.cluster import connected
 from dsts_ray.launch.evaluator import EvaluationTask, evaluation_task, run_evaluation
-from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import given_or_default_uri, output_path, storage_folder
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.search import get_run, metric_history
@@ -80,7 +79,12 @@ def explain(
             history=history,
             baseline=run_evaluation(other) if other else None,
         )
-        strips = _strips(task, explanation.clips)
+        rows = pa.array([clip.row for clip in explanation.clips], pa.int64())
+        strips = strips_of(
+            replace(build_view_spec(task.config), num_clips=1, num_crops=1),
+            task.videos.table.take(rows).to_pylist(),
+            num_cpus=task.config.data.cpus_per_decoder,
+        )
     page = write_explanation(explanation, strips, folder)
     if run_id:
         log_artifacts(uri=store, run_id=run_id, directory=folder, artifact_path=ARTIFACT)
@@ -98,18 +102,36 @@ def _history(uri: str, run_id: str) -> History:
     return {name: metric_history(uri=uri, run_id=run_id, key=name) for name in names}
 
 
-def _strips(task: EvaluationTask, clips: Sequence[Clip]) -> list[bytes]:
-    """Key frames of the clips, as the model saw them, decoded on the cluster."""
-    spec = replace(build_view_spec(task.config), num_clips=1, num_crops=1)
-    rows = task.videos.table.take([clip.row for clip in clips]).to_pylist()
-    decode = ray.remote(num_cpus=task.config.data.cpus_per_decoder)(_decoded)
-    starts = range(0, len(rows), _CLIPS_A_TASK)
-    parts = [decode.remote(spec, rows[start : start + _CLIPS_A_TASK]) for start in starts]
+def strips_of(spec: ViewSpec, videos: list[dict[str, Any]], *, num_cpus: float) -> list[bytes]:
+    """Decode key frames of videos on the cluster, as the model saw them.
+
+    A video that does not decode, or ends the process that decodes it, has a strip that says so: it
+    must not cost an evaluation.
+
+    Args:
+        spec: Of one view.
+        videos: Rows of a manifest.
+        num_cpus: Of a task.
+    """
+    decode = ray.remote(num_cpus=num_cpus)(_decoded)
+    starts = range(0, len(videos), _CLIPS_A_TASK)
+    parts = [videos[start : start + _CLIPS_A_TASK] for start in starts]
+    fetched = zip(parts, [decode.remote(spec, part) for part in parts], strict=True)
+    return [strip for part, strips in fetched for strip in _fetched(strips, len(part))]
+
+
+def _fetched(strips: ray.ObjectRef, num_videos: int) -> list[bytes]:
     try:
-        return [strip for part in ray.get(parts) for strip in part]
-    except RayTaskError as error:
-        raise own_error(error) or error from error
+        return ray.get(strips)
+    except RayError as error:
+        return [blank_strip(f"not decoded again: {error}")] * num_videos
 
 
-def _decoded(spec: ViewSpec, rows: list[dict[str, Any]]) -> list[bytes]:
-    return [key_frames(spec.views(row)[0]) for row in rows]
+def _decoded(spec: ViewSpec, videos: list[dict[str, Any]]) -> list[bytes]:
+    strips = []
+    for video in videos:
+        try:
+            strips.append(key_frames(spec.views(video)[0]))
+        except DataError as error:
+            strips.append(blank_strip(f"not decoded again: {error}"))
+    return strips

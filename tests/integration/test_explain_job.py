@@ -1,5 +1,6 @@
 """The explain job on a trained model, and its page in a browser."""
 
+import io
 import json
 import re
 import runpy
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from dsts_ray.build import build_model
@@ -22,10 +24,13 @@ from dsts_ray.explain.clips import key_frames
 from dsts_ray.explain.drawing import Explanation
 from dsts_ray.explain.values import explain_predictions
 from dsts_ray.explain.write import PAGE, VALUES, write_explanation
+from dsts_ray.launch.explain import strips_of
 from dsts_ray.train.checkpoint import save_weights
 from tests.support.browser import Watched, launched, opened
 from tests.support.explanation import HISTORY, HOSTILE, PREDICTED, SPATIAL_RATIOS, predictions
 from tests.support.jobs import REPOSITORY, RunJob, TrainedRun
+from tests.support.lethal import LethalViewSpec
+from tests.support.videos import write_video
 
 CHAMPION = "models:/dsts_ray@champion"
 
@@ -74,6 +79,23 @@ def browser() -> Iterator[Browser]:
 def watched(explained: Explained, browser: Browser) -> Iterator[Watched]:
     with opened(browser, explained.folder / PAGE) as watched:
         yield watched
+
+
+def test_clips_that_do_not_decode_again_cost_their_strips_alone(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """A missing video among others, and one that ends the process it shares with nobody."""
+    lethal = LethalViewSpec(
+        num_frames=2, short_side=48, crop_size=32, crashes="crashes.mp4", hangs="hangs.mp4"
+    )
+    good, crashes = (write_video(tmp_path / name) for name in ("good.mp4", "crashes.mp4"))
+    paths = [tmp_path / "gone.mp4", *[good] * 15, crashes]
+    videos = [{"path": str(path), "start_frame": 0, "end_frame": None} for path in paths]
+    found = strips_of(lethal, videos, num_cpus=0.1)
+    shown = key_frames(lethal.views(videos[1])[0])
+    assert found[1:-1] == [shown] * 15
+    for strip in (found[0], found[-1]):
+        assert Image.open(io.BytesIO(strip)).size == (6 * 64, 64)
 
 
 def test_bad_requests(run_job: RunJob, trained: TrainedRun, tmp_path: Path) -> None:

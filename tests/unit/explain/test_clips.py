@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dsts_ray.explain.clips import CLIPS_OF_A_NEURON, STRIP_HEIGHT, choose_clips, key_frames
+from dsts_ray.explain.clips import (
+    CLIPS_OF_A_NEURON,
+    STRIP_HEIGHT,
+    blank_strip,
+    choose_clips,
+    key_frames,
+)
 from dsts_ray.train.evaluate import Predictions
 from tests.support.explanation import PREDICTED, predictions
 
@@ -46,3 +52,10 @@ def test_key_frames_run_from_the_first_to_the_last() -> None:
     assert strip[30, 144].max() < 60
     short = Image.open(io.BytesIO(key_frames(frames[:2])))
     assert short.size == (2 * 48, STRIP_HEIGHT)
+
+
+def test_a_strip_without_frames_says_why() -> None:
+    strips = [np.asarray(Image.open(io.BytesIO(blank_strip(why)))) for why in ("é→", "a " * 999)]
+    assert {strip.shape for strip in strips} == {(STRIP_HEIGHT, 6 * STRIP_HEIGHT, 3)}
+    few, many = (np.count_nonzero(strip > 200) for strip in strips)
+    assert 0 < few < many

@@ -23,7 +23,7 @@ def test_an_output_lies_where_it_was_named(work: Path, tmp_path: Path) -> None:
     assert output_path(Path("out")) == work / "out"
     assert output_path(Path("link")) == tmp_path / "elsewhere"
     assert output_path(Path("~/out")) == tmp_path / "home" / "out"
-    assert output_path(Path(".")) == work
+    assert output_path(Path()) == work
 
 
 def test_inside_a_ray_job_a_relative_one_outlives_the_working_directory(
