@@ -24,6 +24,13 @@ def main() -> int:
     parser.add_argument("--split", help="split of the manifest (default: the model's val_split)")
     parser.add_argument("--baseline", metavar="MODEL", help="compare with this model's predictions")
     parser.add_argument("--num-workers", type=int, default=1, help="copies of the model")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="over both models' configuration, as evaluation.protocol=2x3",
+    )
     parser.add_argument("--out", type=Path, help="folder (default: explanations/ beside the runs)")
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
     arguments = parser.parse_args()
@@ -37,6 +44,7 @@ def main() -> int:
             split=arguments.split,
             baseline=arguments.baseline,
             num_workers=arguments.num_workers,
+            overrides=arguments.set,
             out=arguments.out,
         )
     except DSTSRayError as error:

@@ -1,5 +1,6 @@
 """Explain a registered model on a split: predictions and key frames on Ray, the page here."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ def explain(
     split: str | None,
     baseline: str | None,
     num_workers: int,
+    overrides: Sequence[str],
     out: Path | None,
 ) -> WrittenExplanation:
     """Evaluate a model and write what its neurons learned.
@@ -53,15 +55,18 @@ def explain(
         split: Of the manifest; None is the model's validation split.
         baseline: Another model, to compare with on the same videos.
         num_workers: Actors with a copy of the model.
+        overrides: ``key=value`` over the configuration of both models, those that begin as
+            ``CHANGEABLE``.
         out: Folder, as in ``output_path``; None is one beside the runs.
 
     Raises:
         TrackingError: There is no such model, or MLflow does not take the files.
         DataError: The manifest is missing or has no such split.
-        ConfigError: The manifest's classes are not the models', or ``out`` holds something else.
+        ConfigError: A bad override, the manifest's classes are not the models', or ``out`` holds
+            something else.
         ClusterError: The cluster is too small.
     """
-    common = {"uri": uri, "num_workers": num_workers, "overrides": ()}
+    common = {"uri": uri, "num_workers": num_workers, "overrides": overrides}
     task = evaluation_task(model, data=data, split=split, **common)
     folder = output_path(out) if out else _default_folder(task)
     check_folder(folder)

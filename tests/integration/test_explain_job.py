@@ -105,6 +105,7 @@ def test_bad_requests(run_job: RunJob, trained: TrainedRun, tmp_path: Path) -> N
         (("--split", "nowhere"), "no video in split 'nowhere'"),
         (("--baseline", "models:/tpn@champion"), "there is no models:/tpn@champion"),
         (("--num-workers", "0"), "--num-workers is 0"),
+        (("--set", "optim.lr=1"), "optim.lr: cannot be changed for a trained model"),
     ):
         store = ("--tracking-uri", trained.tracking_uri)
         result = run_job("explain.py", "--model", CHAMPION, *store, *arguments)
