@@ -35,7 +35,8 @@ def main() -> int:
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
     arguments = parser.parse_args()
     try:
-        from dsts_ray.launch.explain import ARTIFACT, explain  # seconds that --help does not need
+        # seconds that --help does not need
+        from dsts_ray.launch.explain import explain, log_explanation
 
         written = explain(
             arguments.model,
@@ -47,12 +48,13 @@ def main() -> int:
             overrides=arguments.set,
             out=arguments.out,
         )
+        print(f"open {written.page}")
+        log_explanation(written, arguments.tracking_uri)
+        if written.run_id:
+            print(f"it is in MLflow, too: artifact {written.artifact} of run {written.run_id}")
     except DSTSRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"open {written.page}")
-    if written.run_id:
-        print(f"its folder is in MLflow, too: artifact {ARTIFACT} of run {written.run_id}")
     return 0
 
 

@@ -24,15 +24,22 @@ from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.search import get_run, metric_history
 
 ARTIFACT = "explanation"
-"""Artifact folder of the run that trained the model."""
+"""Artifact folder of the run that trained the model; a folder a split in it."""
 _CLIPS_A_TASK = 16
 
 
 class WrittenExplanation(NamedTuple):
-    """The page, and the MLflow run that has it, too; None for a plain folder."""
+    """A page, and where its folder belongs in MLflow.
+
+    Attributes:
+        page: HTML file.
+        run_id: Run that trained the model; None for a plain folder.
+        artifact: Artifact folder of that run.
+    """
 
     page: Path
     run_id: str | None
+    artifact: str
 
 
 def explain(
@@ -46,7 +53,7 @@ def explain(
     overrides: Sequence[str],
     out: Path | None,
 ) -> WrittenExplanation:
-    """Evaluate a model and write what its neurons learned.
+    """Evaluate a model and write what its neurons learned into a folder.
 
     Args:
         model: As in ``fetch_model``.
@@ -60,7 +67,7 @@ def explain(
         out: Folder, as in ``output_path``; None is one beside the runs.
 
     Raises:
-        TrackingError: There is no such model, or MLflow does not take the files.
+        TrackingError: There is no such model.
         DataError: The manifest is missing or has no such split.
         ConfigError: A bad override, the manifest's classes are not the models', or ``out`` holds
             something else.
@@ -91,9 +98,22 @@ def explain(
             num_cpus=task.config.data.cpus_per_decoder,
         )
     page = write_explanation(explanation, strips, folder)
-    if run_id:
-        log_artifacts(uri=store, run_id=run_id, directory=folder, artifact_path=ARTIFACT)
-    return WrittenExplanation(page, run_id)
+    return WrittenExplanation(page, run_id, f"{ARTIFACT}/{task.split}")
+
+
+def log_explanation(written: WrittenExplanation, uri: str | None) -> None:
+    """Log an explanation as artifacts of the run that trained the model.
+
+    Raises:
+        TrackingError: MLflow does not take the files.
+    """
+    if written.run_id:
+        log_artifacts(
+            uri=given_or_default_uri(uri),
+            run_id=written.run_id,
+            directory=written.page.parent,
+            artifact_path=written.artifact,
+        )
 
 
 def _default_folder(task: EvaluationTask) -> Path:

@@ -136,7 +136,8 @@ def test_the_files_are_artifacts_of_the_models_run(
 ) -> None:
     client = MlflowClient(trained.tracking_uri)
     logged = {
-        Path(found.path).name for found in client.list_artifacts(explained.run_id, "explanation")
+        Path(found.path).name
+        for found in client.list_artifacts(explained.run_id, "explanation/test")
     }
     assert logged == {path.name for path in explained.folder.iterdir()}
     assert {PAGE, VALUES, "gates_layer0.png", "confusion.png"} <= logged
