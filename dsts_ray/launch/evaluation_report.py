@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dsts_ray.metrics.bootstrap import NUM_RESAMPLES, SEED, Interval, bootstrap_intervals
 from dsts_ray.metrics.confusion import confusion_matrix
@@ -97,7 +98,7 @@ def write_report(report: EvaluationReport, path: Path) -> None:
 
 def print_report(report: EvaluationReport, console: Console, *, per_class: bool) -> None:
     """Print what was evaluated, the metrics, classes if wanted, and what was left out."""
-    say = lambda text: console.print(text, soft_wrap=True, highlight=False)  # noqa: E731
+    say = lambda text: console.print(Text(text), soft_wrap=True)  # noqa: E731
     say(f"{report.setup.model} on {report.setup}")
     table = Table()
     for column in ("metric", "value", f"95 % bootstrap ({NUM_RESAMPLES} draws, seed {SEED})"):
@@ -123,5 +124,5 @@ def _class_table(rows: list[ClassRow]) -> Table:
     for row in rows:
         accuracy = "none in the split" if row.accuracy is None else f"{row.accuracy:.4f}"
         counts = map(str, (row.num_videos, row.num_correct))
-        table.add_row(row.name, *counts, accuracy, str(row.num_predicted))
+        table.add_row(Text(row.name), *counts, accuracy, str(row.num_predicted))
     return table

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dsts_ray.data.source import video_name
 from dsts_ray.launch.prediction_files import PREDICTIONS, REFUSED, Counts
@@ -20,14 +21,14 @@ def print_prediction(row: Mapping[str, Any], prediction: Prediction, console: Co
     name = video_name(row)
     if prediction.error:
         reason = prediction.error.removeprefix(f"{name}: ")
-        console.print(f"{name}: {reason}", style="red", soft_wrap=True, highlight=False)
+        console.print(Text(f"{name}: {reason}"), style="red", soft_wrap=True)
         return
     neurons = ", ".join(
         f"layer {layer}: {neuron}" for layer, neuron in enumerate(prediction.neurons)
     )
     table = Table(caption=f"active neurons: {neurons}" if neurons else None, show_header=False)
     for label, probability in zip(prediction.classes, prediction.probabilities, strict=True):
-        table.add_row(label, f"{probability:.4f}")
+        table.add_row(Text(label), f"{probability:.4f}")
     console.print(name, soft_wrap=True, markup=False, highlight=False)
     console.print(table)
 

@@ -1,18 +1,20 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from dsts_ray.launch.evaluation_report import ClassRow, print_report, report_on, write_report
+from dsts_ray.train.predictions import SavedPredictions
 from tests.support.predictions import SAVED
 
 CLASSES = [ClassRow("x", 1, 1, 1, 1.0), ClassRow("y", 1, 1, 1, 1.0), ClassRow("z", 1, 0, 0, 0.0)]
 
 
-def printed(*, per_class: bool) -> str:
+def printed(saved: SavedPredictions = SAVED, *, per_class: bool) -> str:
     out = io.StringIO()
-    print_report(report_on(SAVED), Console(file=out, width=120), per_class=per_class)
+    print_report(report_on(saved), Console(file=out, width=120), per_class=per_class)
     return out.getvalue()
 
 
@@ -30,6 +32,14 @@ def test_a_result_says_what_it_holds_for_and_what_was_left_out() -> None:
     assert (values["val/num_videos"], values["val/num_refused"]) == ("3", "1")
     assert "taken for it" not in text
     assert "taken for it" in printed(per_class=True)
+
+
+def test_names_are_text() -> None:
+    saved = replace(SAVED, classes=("[/a]", "[b]b", "c"), video_ids=("x", "[/y]", "z"))
+    text = printed(saved, per_class=True)
+    assert "[/a]" in text
+    assert "[b]b" in text
+    assert "counted as wrong: [/y]: " in text
 
 
 def test_classes_with_counts_confusion_and_intervals() -> None:
