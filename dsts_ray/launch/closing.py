@@ -39,7 +39,7 @@ _PAGE = "#/experiments?workflowType=machine_learning"
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """Print the closing table, where things are, and what to do next."""
     summary, run = outcome.summary, outcome.run
-    say = partial(console.print, soft_wrap=True, highlight=False)
+    say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     if outcome.was_finished:
         say(f"run {run.name} is finished; choose another name=... or configuration to train again")
     say(f"validation: {EvaluationSetup(**summary['evaluation'])}")
@@ -51,6 +51,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         say(f"registered         models:/{version}{role}")
         if summary.get("incomparable"):
             say(f"                   not compared with the champion: {summary['incomparable']}")
+    for reason in summary.get("figures_lost", ()):
+        say(f"not in MLflow      {reason}")
     say("\nwhat next")
     for line in _next_steps(without_password(run.tracking_uri), summary):
         say(f"  {line}")

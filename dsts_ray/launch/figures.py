@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from dsts_ray.errors import TrackingError
+from dsts_ray.errors import DSTSRayError
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.train.plan import Plan
 from dsts_ray.train.predictions import SavedPredictions
@@ -28,7 +28,7 @@ class FigureLog:
         """
         self._uri, self._run_id, self._plan, self._every = uri, run_id, plan, every
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="figures")
-        self._drawn: list[Future[str]] = []
+        self._drawn: dict[int, Future[None]] = {}
 
     def add(
         self, saved: SavedPredictions, spatial_ratios: Sequence[Sequence[float]], *, next_step: int
@@ -41,12 +41,22 @@ class FigureLog:
             next_step: After the evaluation.
         """
         if self._every and self._is_due(next_step):
-            self._drawn.append(self._thread.submit(self._log, saved, spatial_ratios, next_step))
+            drawn = self._thread.submit(self._log, saved, spatial_ratios, next_step)
+            self._drawn[next_step] = drawn
 
     def close(self) -> list[str]:
-        """Wait for what was taken; returns why figures were lost."""
+        """Wait for what was taken; returns why figures were lost.
+
+        Whatever drawing or MLflow raised, a full disk and matplotlib's errors too: figures must not
+        end a training.
+        """
         self._thread.shutdown()
-        return [reason for drawn in self._drawn if (reason := drawn.result())]
+        errors = {step: drawn.exception() for step, drawn in self._drawn.items()}
+        return [
+            f"figures of step {step}: {error if isinstance(error, DSTSRayError) else repr(error)}"
+            for step, error in errors.items()
+            if error
+        ]
 
     def _is_due(self, next_step: int) -> bool:
         plan = self._plan
@@ -55,7 +65,7 @@ class FigureLog:
 
     def _log(
         self, saved: SavedPredictions, spatial_ratios: Sequence[Sequence[float]], next_step: int
-    ) -> str:
+    ) -> None:
         # matplotlib takes its time to import, and runs without figures do without.
         from dsts_ray.explain.pictures import draw_png
         from dsts_ray.explain.values import evaluation_figures
@@ -63,13 +73,9 @@ class FigureLog:
         with tempfile.TemporaryDirectory() as folder:
             for figure in evaluation_figures(saved, spatial_ratios):
                 (Path(folder) / f"{figure.name}.png").write_bytes(draw_png(figure))
-            try:
-                log_artifacts(
-                    uri=self._uri,
-                    run_id=self._run_id,
-                    directory=Path(folder),
-                    artifact_path=f"{ARTIFACT}/step-{next_step:09d}",
-                )
-            except TrackingError as error:
-                return f"figures of step {next_step}: {error}"
-        return ""
+            log_artifacts(
+                uri=self._uri,
+                run_id=self._run_id,
+                directory=Path(folder),
+                artifact_path=f"{ARTIFACT}/step-{next_step:09d}",
+            )

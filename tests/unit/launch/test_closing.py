@@ -75,6 +75,12 @@ def test_a_champion_measured_on_other_videos_is_named_as_such() -> None:
     assert "not compared with the champion: split val, the champion's is test\n" in printed
 
 
+def test_lost_figures_are_named() -> None:
+    reason = "figures of step 8: OSError(28, 'No space left on device [/tmp]')"
+    assert f"not in MLflow      {reason}\n" in closing(EMBEDDED, figures_lost=[reason])
+    assert "not in MLflow" not in closing(EMBEDDED, figures_lost=[])
+
+
 def test_counts_are_whole_numbers() -> None:
     printed = closing(EMBEDDED, **{"val/num_videos": 320.0, "val/num_refused": 0.0})
     rows = [line.split("│")[1:3] for line in printed.splitlines() if "│" in line]

@@ -1,6 +1,7 @@
 """Figures of evaluations in a real store."""
 
 import io
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,17 @@ def test_what_the_store_does_not_take_is_told(store: tuple[str, str]) -> None:
     figures.add(predictions(PREDICTED), SPATIAL_RATIOS, next_step=2)
     (reason,) = figures.close()
     assert reason.startswith("figures of step 2: ")
+
+
+def test_what_cannot_be_drawn_is_told(
+    store: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    uri, run_id = store
+    figures = FigureLog(uri=uri, run_id=run_id, plan=PLAN, every=1)
+    for step in (2, 4):
+        figures.add(predictions(PREDICTED), SPATIAL_RATIOS, next_step=step)
+    reasons = figures.close()
+    assert [reason.partition("(2,")[0] for reason in reasons] == [
+        f"figures of step {step}: FileNotFoundError" for step in (2, 4)
+    ]
