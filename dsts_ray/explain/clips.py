@@ -2,8 +2,8 @@
 
 import io
 import textwrap
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,31 +16,46 @@ from dsts_ray.metrics.recognition import predicted_classes
 from dsts_ray.train.predictions import SavedPredictions
 
 CLIPS_OF_A_NEURON = 8
-CLIPS_OF_A_CLASS = 2
-"""Recognized, and as many confused ones."""
+CLIPS_OF_A_PAIR = 2
+"""Of each class recognized, and of each pair of classes confused."""
+MOST_PAIRS = 200
+"""Confused pairs with clips, the most frequent ones."""
 KEY_FRAMES = 6
 STRIP_HEIGHT = 64
 
 
-def choose_clips(saved: SavedPredictions, paths: Int[Tensor, "videos layers"]) -> list[Clip]:
-    """Choose clips of every neuron and class, the same ones each time.
+class ChosenClips(NamedTuple):
+    """Clips of a page.
 
-    Of a neuron those of the classes it sees most often, one a class in turn; of a class recognized
-    and confused ones. Refused videos have no frames to show.
+    Attributes:
+        clips: By row.
+        of_neurons: Places in ``clips`` of those that stand for a neuron, by layer and neuron.
+    """
+
+    clips: list[Clip]
+    of_neurons: list[list[list[int]]]
+
+
+def choose_clips(saved: SavedPredictions, paths: Int[Tensor, "videos layers"]) -> ChosenClips:
+    """Choose clips of every neuron, class and confused pair, the same ones each time.
+
+    Of a neuron those of the classes it sees most often, one a class in turn. Refused videos have no
+    frames to show.
     """
     rows = saved.predictions
     labels, predicted = rows.labels.tolist(), predicted_classes(rows.probabilities).tolist()
     decoded = [row for row in range(len(labels)) if row not in rows.refused]
-    chosen = set[int]()
-    for layer in range(paths.shape[1]):
-        for neuron in range(saved.num_neurons):
-            own = [row for row in decoded if paths[row, layer] == neuron]
-            chosen.update(_in_turn(own, labels)[:CLIPS_OF_A_NEURON])
-    for index in range(len(saved.classes)):
-        own = [row for row in decoded if labels[row] == index]
-        chosen.update([row for row in own if predicted[row] == index][:CLIPS_OF_A_CLASS])
-        chosen.update([row for row in own if predicted[row] != index][:CLIPS_OF_A_CLASS])
-    return [
+    of_neurons = [
+        [
+            _in_turn([row for row in decoded if paths[row, layer] == neuron], labels)
+            for neuron in range(saved.num_neurons)
+        ]
+        for layer in range(paths.shape[1])
+    ]
+    of_pairs = _of_pairs(decoded, labels, predicted)
+    rows_shown = sorted({*of_pairs, *(row for layer in of_neurons for own in layer for row in own)})
+    place = {row: place for place, row in enumerate(rows_shown)}
+    clips = [
         Clip(
             row=row,
             video_id=saved.video_ids[row],
@@ -49,8 +64,11 @@ def choose_clips(saved: SavedPredictions, paths: Int[Tensor, "videos layers"]) -
             probability=float(rows.probabilities[row, predicted[row]]),
             path=paths[row].tolist(),
         )
-        for row in sorted(chosen)
+        for row in rows_shown
     ]
+    return ChosenClips(
+        clips, [[[place[row] for row in own] for own in layer] for layer in of_neurons]
+    )
 
 
 def key_frames(frames: UInt8[np.ndarray, "time height width 3"]) -> bytes:
@@ -75,9 +93,19 @@ def _jpeg(picture: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _in_turn(rows: Iterable[int], labels: list[int]) -> list[int]:
+def _of_pairs(rows: list[int], labels: list[int], predicted: list[int]) -> list[int]:
+    """The first rows of each class that is recognized, and of the most frequent confusions."""
+    by_pair = defaultdict[tuple[int, int], list[int]](list)
+    for row in rows:
+        by_pair[labels[row], predicted[row]].append(row)
+    right = [own for (true, taken), own in by_pair.items() if true == taken]
+    wrong = [own for (true, taken), own in by_pair.items() if true != taken]
+    wrong = sorted(wrong, key=len, reverse=True)[:MOST_PAIRS]
+    return [row for own in (*right, *wrong) for row in own[:CLIPS_OF_A_PAIR]]
+
+
+def _in_turn(rows: list[int], labels: list[int]) -> list[int]:
     """One row of each class, the most frequent class first, then a second one, and so on."""
-    rows = list(rows)
     frequency = Counter(labels[row] for row in rows)
     turns = Counter[int]()
     keyed = []
@@ -85,4 +113,4 @@ def _in_turn(rows: Iterable[int], labels: list[int]) -> list[int]:
         label = labels[row]
         keyed.append((turns[label], -frequency[label], label, row))
         turns[label] += 1
-    return [row for *_, row in sorted(keyed)]
+    return [row for *_, row in sorted(keyed)][:CLIPS_OF_A_NEURON]

@@ -83,6 +83,7 @@ class Explanation:
         figures: In the order of the page.
         tables: In the order of the page.
         clips: That the page shows.
+        clips_of_neurons: Places in ``clips`` of those chosen for a neuron, by layer and neuron.
     """
 
     model: str
@@ -94,3 +95,4 @@ class Explanation:
     figures: Sequence[Figure] = field(default_factory=list)
     tables: Sequence[Table] = field(default_factory=list)
     clips: Sequence[Clip] = field(default_factory=list)
+    clips_of_neurons: Sequence[Sequence[Sequence[int]]] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 const { explanation, strips } = JSON.parse(document.getElementById("data").textContent);
 const { classes, clips, activations } = explanation;
+const confusion = explanation.figures.find((figure) => figure.name === "confusion").series;
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -154,14 +155,15 @@ function pickerElement() {
     const byNeuron = activations.length > 0 && of("way") === 0;
     neuron.forEach((label) => { label.hidden = !byNeuron; });
     pair.forEach((label) => { label.hidden = byNeuron; });
-    const wanted = byNeuron
-      ? (clip) => clip.path[of("layer")] === of("neuron")
-      : (clip) => [of("one"), of("other")].includes(clip.label) &&
-          [of("one"), of("other")].includes(clip.predicted);
-    const found = clips.map((clip, index) => [clip, index]).filter(([clip]) => wanted(clip));
-    const all = byNeuron ? ` of ${activations[of("layer")][of("neuron")]}` : "";
-    count.textContent = `${found.length}${all} clips`;
-    list.replaceChildren(...found.map(([clip, index]) => clipElement(clip, index)));
+    const both = [...new Set([of("one"), of("other")])];
+    const found = byNeuron ? explanation.clips_of_neurons[of("layer")][of("neuron")]
+      : [...clips.keys()].filter((index) =>
+          both.includes(clips[index].label) && both.includes(clips[index].predicted));
+    const all = byNeuron ? activations[of("layer")][of("neuron")]
+      : both.flatMap((label) => both.map((taken) => confusion[label][1][taken]))
+        .reduce((sum, videos) => sum + videos);
+    count.textContent = `${found.length} of ${all} clips`;
+    list.replaceChildren(...found.map((index) => clipElement(clips[index], index)));
   }
   picker.addEventListener("submit", (event) => event.preventDefault());
   const pairs = clips.find((clip) => clip.label !== clip.predicted);

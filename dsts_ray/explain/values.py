@@ -64,6 +64,7 @@ def explain_predictions(
     tables.append(pair_table(predicted, labels, saved.classes, others))
     if rows.refused:
         tables.append(_refused(saved))
+    chosen = choose_clips(saved, paths)
     return Explanation(
         model=saved.setup.model,
         setup=str(saved.setup),
@@ -73,7 +74,8 @@ def explain_predictions(
         metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
         figures=[*figures, *course_figures(history)],
         tables=tables,
-        clips=choose_clips(saved, paths),
+        clips=chosen.clips,
+        clips_of_neurons=chosen.of_neurons,
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dsts_ray.errors import ConfigError
-from dsts_ray.explain.clips import CLIPS_OF_A_NEURON
 from dsts_ray.explain.drawing import Explanation
 from dsts_ray.explain.page import to_page
 from dsts_ray.explain.pictures import draw_png, draw_strips
@@ -62,16 +61,13 @@ def write_explanation(explanation: Explanation, strips: Sequence[bytes], folder:
 def _pictures_of_clips(
     explanation: Explanation, strips: Sequence[bytes]
 ) -> Iterator[tuple[str, bytes]]:
-    """The first clips of every neuron: names and contents of PNG files."""
-    for layer, activations in enumerate(explanation.activations):
-        for neuron in range(len(activations)):
-            shown = [
-                (clip, strip)
-                for clip, strip in zip(explanation.clips, strips, strict=True)
-                if clip.path[layer] == neuron
-            ][:CLIPS_OF_A_NEURON]
-            if shown:
-                drawn = draw_strips(*zip(*shown, strict=True), classes=explanation.classes)
+    """The clips of every neuron: names and contents of PNG files."""
+    for layer, of_neurons in enumerate(explanation.clips_of_neurons):
+        for neuron, places in enumerate(of_neurons):
+            if places:
+                clips = [explanation.clips[place] for place in places]
+                pictures = [strips[place] for place in places]
+                drawn = draw_strips(clips, pictures, classes=explanation.classes)
                 yield f"clips_layer{layer}_neuron{neuron}.png", drawn
 
 

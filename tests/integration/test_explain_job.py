@@ -198,7 +198,9 @@ def test_clips_are_picked_by_neuron_and_by_classes(explained: Explained, watched
         for neuron in range(3):
             page.select_option("#layer", str(layer))
             page.select_option("#neuron", str(neuron))
-            wanted = [clip["video_id"] for clip in clips if clip["path"][layer] == neuron]
+            chosen = explained.values["clips_of_neurons"][layer][neuron]
+            wanted = [clips[place]["video_id"] for place in chosen]
+            assert {clips[place]["path"][layer] for place in chosen} <= {neuron}
             assert shown() == wanted
             count = explained.values["activations"][layer][neuron]
             assert page.text_content("#count") == f"{len(wanted)} of {count} clips"
@@ -207,6 +209,11 @@ def test_clips_are_picked_by_neuron_and_by_classes(explained: Explained, watched
     page.select_option("#other", "1")
     pair = [c["video_id"] for c in clips if {c["label"], c["predicted"]} <= {0, 1}]
     assert shown() == pair
+    tables = {table["name"]: table["rows"] for table in explained.values["tables"]}
+    right = sum(row[2] for row in tables["classes"][:2])
+    names = {row[0] for row in tables["classes"][:2]}
+    wrong = sum(row[2] for row in tables["pairs"] if {row[0], row[1]} == names)
+    assert page.text_content("#count") == f"{len(pair)} of {right + wrong} clips"
     assert page.is_hidden("#neuron")
     images = page.locator("#clips img").evaluate_all("all => all.map(one => one.naturalWidth)")
     assert all(width > 64 for width in images)

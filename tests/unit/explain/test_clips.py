@@ -36,9 +36,31 @@ def test_of_a_neuron_one_clip_a_class_in_turn() -> None:
         ),
     )
     chosen = choose_clips(saved, paths)
-    assert len(chosen) == CLIPS_OF_A_NEURON
-    assert sorted(Counter(clip.label for clip in chosen).values()) == [2, 3, 3]
+    assert len(chosen.clips) == CLIPS_OF_A_NEURON
+    assert sorted(Counter(clip.label for clip in chosen.clips).values()) == [2, 3, 3]
+    (of_neurons,) = chosen.of_neurons
+    assert [chosen.clips[place].row for place in of_neurons[0]] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert of_neurons[1:] == [[], []]
     assert chosen == choose_clips(saved, paths)
+
+
+def test_every_confused_pair_has_clips() -> None:
+    """Of ten videos of a class seven are taken for the second, three for the third."""
+    taken = torch.tensor([1] * 7 + [2] * 3)
+    saved = replace(
+        predictions(PREDICTED),
+        video_ids=tuple(map(str, range(10))),
+        predictions=Predictions(
+            labels=torch.zeros(10, dtype=torch.int64),
+            probabilities=torch.nn.functional.one_hot(taken, 3).float(),
+            views_seen=torch.ones(10),
+            chosen=torch.zeros(10, 1, 0, dtype=torch.int64),
+            refused={},
+        ),
+    )
+    chosen = choose_clips(saved, torch.zeros(10, 0, dtype=torch.int64))
+    assert [clip.row for clip in chosen.clips] == [0, 1, 7, 8]
+    assert chosen.of_neurons == []
 
 
 def test_key_frames_run_from_the_first_to_the_last() -> None:

@@ -53,7 +53,9 @@ def test_a_picture_of_a_neuron_has_the_strips_of_its_clips(
 ) -> None:
     write_explanation(explanation, strips, tmp_path / "x")
     for neuron in range(3):
-        rows = [clip.row for clip in explanation.clips if clip.path[0] == neuron]
+        places = explanation.clips_of_neurons[0][neuron]
+        rows = [explanation.clips[place].row for place in places]
+        assert {explanation.clips[place].path[0] for place in places} == {neuron}
         picture = Image.open(tmp_path / "x" / f"clips_layer0_neuron{neuron}.png").convert("L")
         middle = np.asarray(picture)[:, picture.width // 2].astype(int)
         runs = np.split(middle, np.flatnonzero(np.diff(middle)) + 1)
