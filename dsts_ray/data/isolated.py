@@ -3,12 +3,16 @@
 ``watch.py`` does so for streams, whose processes Ray starts again.
 """
 
-import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -39,7 +43,7 @@ class DecodingProcess:
         """
         self.prepare, self.timeout_s = prepare, timeout_s
         self._lock = threading.Lock()
-        self._process: BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
 
     def __call__(self, video: Any) -> Any:  # noqa: ANN401
@@ -47,7 +51,8 @@ class DecodingProcess:
 
         Raises:
             DSTSRayError: What decoding raised; a DataError, too, where two processes died at the
-                video (the first death may have had another cause), or one took too long over it.
+                video (the first death may have had another cause), or one took too long over it;
+                and where no process starts.
         """
         with self._lock:
             for _ in range(DEATHS_TO_REFUSE):
@@ -71,20 +76,35 @@ class DecodingProcess:
         """End the process; the next video starts another."""
         if self._process and self._connection:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
             self._connection.close()
         self._process = self._connection = None
 
     def _start(self) -> "Connection[Any, Any]":
-        context = multiprocessing.get_context("spawn")
-        connection, theirs = context.Pipe()
-        self._process = context.Process(target=_decode, args=(theirs, self.prepare), daemon=True)
-        self._process.start()
+        """Start a process of this file.
+
+        Those of ``multiprocessing`` run the main script again, which may have no guard.
+        """
+        connection, theirs = Pipe()
+        command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno())]
+        variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(
+            command, env=variables, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        )
+        weakref.finalize(self, self._process.kill)
         theirs.close()
         self._connection = connection
-        if not connection.poll(_START_S) or connection.recv() is not None:
+        try:
+            connection.send(self.prepare)
+            started = connection.poll(_START_S) and connection.recv() is None
+        except (EOFError, OSError):
+            started = False
+        if not started:
             self.close()
-            raise OSError("the process that decodes did not start")
+            raise DSTSRayError(
+                "the process that decodes videos did not start; what it said stands above. Is "
+                "there memory for another process of about 1 GiB?"
+            )
         return connection
 
 
@@ -102,6 +122,12 @@ def _decode(connection: "Connection[Any, Any]", prepare: Callable[[], Decode]) -
         except DSTSRayError as error:
             answer = error
         connection.send(answer)
+
+
+def _main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    _decode(connection, connection.recv())
 
 
 def limited_views(spec: ViewSpec, max_seconds: float) -> Callable[[dict[str, Any]], np.ndarray]:
@@ -124,3 +150,7 @@ def _views(spec: ViewSpec, max_seconds: float, row: dict[str, Any]) -> np.ndarra
             f"{name_of(source)} lasts {seconds:.1f} s; {max_seconds:g} s are allowed here"
         )
     return spec.views(row)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,5 +1,8 @@
 """A decoding process of its own: what it answers, and what it survives."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,8 @@ from dsts_ray.data.isolated import DecodingProcess, limited_views
 from dsts_ray.data.packing import PackedFile, Packing, Shard, pack_shard
 from dsts_ray.data.reencode import Reencoding
 from dsts_ray.data.shards import read_info, read_video
-from dsts_ray.errors import DataError, LimitError
+from dsts_ray.errors import DataError, DSTSRayError, LimitError
+from tests.support.jobs import REPOSITORY
 from tests.support.lethal import LethalReencoding, LethalViewSpec
 from tests.support.videos import write_video
 
@@ -76,3 +80,40 @@ def test_a_video_that_ends_or_hangs_its_encoding_is_left_out_of_the_shard(tmp_pa
     for row in (0, 3):
         content = read_video(str(out / "shard"), row)
         assert content == Reencoding(short_side=32).apply(files[row].path)
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+from functools import partial
+
+from dsts_ray.data.clip import ViewSpec
+from dsts_ray.data.isolated import DecodingProcess, limited_views
+
+print("begins")
+spec = ViewSpec(num_frames=2, short_side=48, crop_size=32)
+decoding = DecodingProcess(partial(limited_views, spec, 2.0), timeout_s=30.0)
+print(decoding({video(tmp_path / "good.mp4")!r}).shape)
+""")
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.stdout == "begins\n(1, 2, 32, 32, 3)\n", ended.stderr
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_video(
+    decoding: DecodingProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = video(tmp_path / "good.mp4")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DSTSRayError, match="did not start") as raised:
+        decoding(good)
+    assert not isinstance(raised.value, DataError)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(decoding(good), SPEC.views(good))
