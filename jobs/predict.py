@@ -5,7 +5,7 @@ python jobs/predict.py --model models:/dsts_ray@champion FOLDER s3://BUCKET/FOLD
 python jobs/predict.py --model models:/dsts_ray@champion my.parquet --split test --out predicted
 python jobs/predict.py --model models:/dsts_ray@champion LONG.mp4 --window 4 --stride 2 --out found
 
-Without --out, a few videos are predicted in this process and printed. With it, any number are on
+Without --out, a few videos are predicted without Ray and printed. With it, any number are on
 Ray, into FOLDER/predictions.parquet and FOLDER/refused.parquet; killed, the same command goes on.
 """
 

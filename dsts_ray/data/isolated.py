@@ -130,26 +130,33 @@ def _main() -> None:
     _decode(connection, connection.recv())
 
 
-def limited_views(spec: ViewSpec, max_seconds: float) -> Callable[[dict[str, Any]], np.ndarray]:
+def limited_views(
+    spec: ViewSpec, max_seconds: float | None
+) -> Callable[[dict[str, Any]], np.ndarray]:
     """Prepare to decode rows to all their views, see ``ViewSpec.views``.
 
     Args:
         spec: Of the views.
-        max_seconds: That a video's file may state as its length; a LimitError beyond.
+        max_seconds: That a video's file may state as its length; a LimitError beyond. None takes
+            any.
     """
     import dsts_ray.data.geometry  # noqa: F401 - torch, before a video's time is counted
 
     return partial(_views, spec, max_seconds)
 
 
-def _views(spec: ViewSpec, max_seconds: float, row: dict[str, Any]) -> np.ndarray:
-    source = row["path"]
+def _views(spec: ViewSpec, max_seconds: float | None, row: dict[str, Any]) -> np.ndarray:
+    if max_seconds is not None:
+        _check_length(row["path"], max_seconds)
+    return spec.views(row)
+
+
+def _check_length(source: str | bytes, max_seconds: float) -> None:
     seconds = stated_seconds(source)
     if seconds > max_seconds:
         raise LimitError(
             f"{name_of(source)} lasts {seconds:.1f} s; {max_seconds:g} s are allowed here"
         )
-    return spec.views(row)
 
 
 if __name__ == "__main__":

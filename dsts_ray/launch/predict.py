@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from dsts_ray.config.schema import Config
 from dsts_ray.data.claim import claimed_folder
 from dsts_ray.data.decoders import Rows
 from dsts_ray.data.find import find_videos
+from dsts_ray.data.isolated import DecodingProcess, limited_views
 from dsts_ray.data.manifest import write_parquet
 from dsts_ray.data.pipeline import blocks, packed, unpacked, videos_per_block, window_stream
 from dsts_ray.data.windows import SlidingWindows
@@ -42,7 +44,7 @@ from dsts_ray.tracking.registry import ResolvedModel
 from dsts_ray.train.checkpoint import WEIGHTS_FILE
 
 MOST_WITHOUT_FOLDER = 32
-"""Videos that are predicted in this process, where no folder is named."""
+"""Videos that are predicted without Ray, where no folder is named."""
 
 _KEPT = ("sample_id", "start_frame", "end_frame", "fps", "part", "block", "last")
 
@@ -118,7 +120,9 @@ def prediction_task(
 
 
 def predict_few(task: PredictionTask) -> Iterator[tuple[dict[str, Any], Prediction]]:
-    """Predict a few videos in this process, without Ray; yields each one's row and prediction.
+    """Predict a few videos without Ray; yields each one's row and prediction.
+
+    Their decoder is a process of its own: a video that ends or hangs it costs its own row.
 
     Raises:
         ConfigError: There are too many.
@@ -129,8 +133,13 @@ def predict_few(task: PredictionTask) -> Iterator[tuple[dict[str, Any], Predicti
             "name a folder for their predictions, --out FOLDER"
         )
     predictor = VideoPredictor(task.config, task.model, task.classes)
-    for row in task.videos.to_pylist():
-        yield row, predictor.predict_row(row, top_k=task.top_k)
+    views = partial(limited_views, predictor.spec, None)
+    predictor.views = decoding = DecodingProcess(views, timeout_s=task.config.data.decode_timeout_s)
+    try:
+        for row in task.videos.to_pylist():
+            yield row, predictor.predict_row(row, top_k=task.top_k)
+    finally:
+        decoding.close()
 
 
 def predict_all(

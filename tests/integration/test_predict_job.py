@@ -1,7 +1,9 @@
 """The predict job: 500 clips of which some are broken, killed and continued; a few without Ray."""
 
+import re
 import runpy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+import dsts_ray.launch.predict  # noqa: F401 - Ray's own modules call what a test replaces
+from dsts_ray import predictor
+from dsts_ray.build import build_view_spec
+from dsts_ray.config.schema import Config
 from dsts_ray.data.manifest import Manifest, write_parquet
 from dsts_ray.launch.prediction_files import PREDICTIONS, RECORD, REFUSED
 from dsts_ray.predictor import load_predictor
 from tests.support.jobs import REPOSITORY, Home, RunJob, UntrainedModel, kill_tree, wait_for
+from tests.support.lethal import LethalViewSpec
 from tests.support.mutate import mutate
 from tests.support.videos import write_audio, write_video
 
@@ -115,9 +122,9 @@ def test_after_a_kill_it_goes_on_with_what_is_missing(
     rows = pq.read_table(predicted.out / PREDICTIONS).to_pylist()
     marked = [row["path"] for row in rows if row["probabilities"] == [MARK, MARK]]
     assert marked == [predicted.marked]
-    predictor = load_predictor(untrained.folder)
+    loaded = load_predictor(untrained.folder)
     for row in [row for row in rows if row["end_frame"] <= 12 and row["path"] not in marked][::40]:
-        (alone,) = predictor.predict([row["path"]], top_k=2)
+        (alone,) = loaded.predict([row["path"]], top_k=2)
         assert row["classes"] == alone.classes
         assert row["probabilities"] == pytest.approx(alone.probabilities, abs=1e-5)
         assert row["neurons"] == alone.neurons
@@ -164,9 +171,16 @@ def test_a_few_are_printed_without_ray(
 
     monkeypatch.setattr(ray, "init", started)
     monkeypatch.setattr(ray, "remote", started)
-    result = run_job(
-        "predict.py", "--model", untrained.folder, "--split", "test", untrained.manifest, "gone.mp4"
-    )
+
+    def lethal(config: Config) -> LethalViewSpec:
+        spec = asdict(build_view_spec(config))
+        return LethalViewSpec(**spec, crashes="crashes.mp4", hangs="hangs.mp4")
+
+    monkeypatch.setattr(predictor, "build_view_spec", lethal)
+    crashes = write_video(tmp_path / "crashes.mp4", num_frames=10, fps=10)
+    names = (crashes, untrained.manifest, "gone.mp4")
+    result = run_job("predict.py", "--model", untrained.folder, "--split", "test", *names)
     assert result.code == 1, result.err
     assert result.out.count("active neurons: layer 0: ") == 8
+    assert re.search("crashes.mp4: .* died at it", result.out)
     assert "work/gone.mp4: there is no such file" in result.out
