@@ -30,7 +30,8 @@ def signature() -> ModelSignature:
     Input: ``video`` (a file's content) or ``path`` (of a file in the folder that the server
     declares), within the limits of ``ServingLimits``.
     Output: ``class``, ``probability``, and the lists ``classes``, ``probabilities``, ``neurons``;
-    ``error`` where a video could not be read. Parameter ``top_k``: classes per video, 1 or more.
+    ``error`` where a video could not be read and another could. Parameter ``top_k``: classes per
+    video, 1 or more.
     """
     return ModelSignature(
         inputs=Schema(
@@ -83,9 +84,15 @@ class _VideoModel(PythonModel):
             raise MlflowException.invalid_parameter_value(f"top_k is {top_k}; allowed: 1 or more")
         try:
             sources = [self._limits.check(source) for source in _to_sources(model_input)]
-            return _to_table(self._predictor.predict(sources, top_k=top_k))
+            predictions = self._predictor.predict(sources, top_k=top_k)
         except LimitError as error:  # the server answers with status 400 and the reason
             raise MlflowException.invalid_parameter_value(str(error)) from error
+        if all(prediction.error for prediction in predictions):
+            reasons = [f"row {row}: {own.error}" for row, own in enumerate(predictions)]
+            raise MlflowException.invalid_parameter_value(
+                f"no video could be read; {'; '.join(reasons)}"
+            )
+        return _to_table(predictions)
 
 
 def _to_sources(table: pd.DataFrame) -> list[str | bytes]:

@@ -124,6 +124,7 @@ def test_videos_and_refusals(trained: TrainedRun, server: Server, tmp_path: Path
         for body, reason in (
             (records(good, top_k=0), "top_k is 0; allowed: 1 or more"),
             (records({"video": good["video"], "path": str(video)}), "row 0 gives 2 of the columns"),
+            (records(broken), "no video could be read; row 0: "),
             (records(encoded(bytes(MAX_BYTES + 1))), f"this server takes {MAX_BYTES}"),
             (records(good, encoded(long_video)), "lasts 3.0 s; 2 s are allowed"),
             (records({"path": str(outside)}), "lies outside the folder"),

@@ -63,6 +63,7 @@ def test_one_column_is_enough_and_five_classes_are_the_default(model: PyFuncMode
         ({"video": [b"\x01"]}, {"top_k": 0}, "top_k is 0; allowed: 1 or more"),
         ({"video": [b"\x01" * 101]}, {}, "the video has 101 bytes; this server takes 100"),
         ({"path": ["../model/config.yaml"]}, {}, "lies outside the folder"),
+        ({"video": [b"", b""]}, {}, "read; row 0: no video stream; row 1: no video stream"),
     ],
 )
 def test_malformed_input_is_the_callers_error(
