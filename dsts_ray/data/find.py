@@ -33,8 +33,8 @@ def find_videos(names: Sequence[str], *, split: str | None) -> pa.Table:
 
     A name is a video file (it may be missing: that shows when it is decoded), a folder (all files
     in and below it that end as videos do, sorted), a glob (``*``, ``[a-z]``, ``**`` for folders,
-    ``?`` but in URLs) or a manifest (``.parquet``). Files, folders and globs may be URLs; a
-    manifest's videos may lie at URLs or in shards.
+    ``?`` but in URLs) or a manifest (``.parquet``). All of them may be URLs; a manifest's
+    videos may lie at URLs or in shards.
 
     Args:
         names: As given.
@@ -57,7 +57,7 @@ def find_videos(names: Sequence[str], *, split: str | None) -> pa.Table:
 
 
 def _videos_of(name: str, split: str | None) -> pa.Table:
-    if name.endswith(MANIFEST_SUFFIX):
+    if _without_options(name).endswith(MANIFEST_SUFFIX):
         manifest = Manifest.read(name)
         table = manifest.split(split).table if split else manifest.table
         return table.select(VIDEO_SCHEMA.names).cast(VIDEO_SCHEMA)
@@ -73,15 +73,20 @@ def _videos_of(name: str, split: str | None) -> pa.Table:
 
 def _is_glob(name: str) -> bool:
     if is_url(name):
-        return bool(re.search(r"[*\[]", name.partition("?")[0]))
+        return bool(re.search(r"[*\[]", _without_options(name)))
     return glob.has_magic(name) and not Path(name).exists()
 
 
 def _is_folder(name: str) -> bool:
     if not is_url(name):
         return Path(name).is_dir()
-    path = name.partition("?")[0]
+    path = _without_options(name)
     return not path.lower().endswith(VIDEO_SUFFIXES) and not file_exists(name)
+
+
+def _without_options(name: str) -> str:
+    """A URL without what follows its ``?``."""
+    return name.partition("?")[0] if is_url(name) else name
 
 
 def _in_folder(folder: str) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dsts_ray.data.storage import join, replacing
+from dsts_ray.data.storage import absolute, is_url, join, opened, parent, replacing
 from dsts_ray.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -81,20 +81,24 @@ class Manifest:
     def read(cls, path: str | Path) -> "Manifest":
         """Read a manifest; shards that it names relative to its folder get their absolute path.
 
+        Args:
+            path: Local path or URL.
+
         Raises:
             DataError: The file is missing, no Parquet, no manifest, of another schema version,
                 lacks columns, holds no video, or a label outside its classes.
         """
-        path = Path(path)
-        if not path.is_file():
+        folder, path = absolute(parent(str(path))), absolute(path)
+        if not is_url(path) and not Path(path).is_file():
             raise DataError(
                 f"there is no manifest at {path}; write one with jobs/prepare_data.py index, or "
                 "name another (data.manifest=FILE in a configuration, --data FILE for other jobs)"
             )
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        with opened(path) as file:
+            try:
+                table = pq.read_table(file)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{path} is not a readable Parquet file: {error}") from error
         classes = _read_classes(path, table.schema.metadata or {})
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
@@ -106,7 +110,7 @@ class Manifest:
         except (pa.ArrowInvalid, ValueError) as error:
             raise DataError(f"manifest {path} has columns of other types: {error}") from error
         try:
-            return cls(table=_with_absolute_shards(table, path.parent), classes=classes)
+            return cls(table=_with_absolute_shards(table, folder), classes=classes)
         except DataError as error:
             raise DataError(f"manifest {path}: {error}") from error
 
@@ -134,7 +138,7 @@ def read_videos(path: str | Path, split: str, columns: Sequence[str]) -> pa.Tabl
     Nothing else is held in memory on the way.
     """
     table = pq.read_table(path, columns=list(columns), filters=pc.field("split") == split)
-    return _with_absolute_shards(table, Path(path).parent)
+    return _with_absolute_shards(table, absolute(parent(str(path))))
 
 
 def write_parquet(table: pa.Table, path: str | Path) -> None:
@@ -143,13 +147,13 @@ def write_parquet(table: pa.Table, path: str | Path) -> None:
         pq.write_table(table, partial)
 
 
-def _with_absolute_shards(table: pa.Table, folder: Path) -> pa.Table:
+def _with_absolute_shards(table: pa.Table, folder: str) -> pa.Table:
     if table["shard"].null_count == len(table):
         return table
     chunks = []
     for chunk in table["shard"].chunks:
         codes = chunk.dictionary_encode()
-        names = [join(str(folder.resolve()), name) for name in codes.dictionary.to_pylist()]
+        names = [join(folder, name) for name in codes.dictionary.to_pylist()]
         chunks.append(pa.array(names, pa.string()).take(codes.indices))
     shards = pa.chunked_array(chunks, pa.string())
     return table.set_column(table.schema.get_field_index("shard"), SCHEMA.field("shard"), shards)
@@ -169,7 +173,7 @@ def _hash_column(column: pa.ChunkedArray) -> bytes:
     return values.digest() + lengths.digest()
 
 
-def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+def _read_classes(path: str, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
     if _METADATA_KEY not in metadata:
         raise DataError(f"{path} is a Parquet file but no manifest: write one with index")
     content = json.loads(metadata[_METADATA_KEY])

@@ -1,7 +1,9 @@
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from dsts_ray.data.find import find_videos
@@ -85,6 +87,21 @@ def test_a_manifest_by_splits(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match="no video in split 'val'"):
         paths(path, split="val")
+
+
+def test_a_manifest_at_a_url(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    listed = manifest(("one", 0, "train"), ("two", 1, "test"))
+    shards = pa.array(["shard.parquet", None], pa.string())
+    place = listed.table.schema.get_field_index("shard")
+    table = listed.table.set_column(place, listed.table.schema.field(place), shards)
+    replace(listed, table=table).write(folder / "m.parquet")
+    with bucket_with(folder) as url:
+        found = find_videos([f"{url}/m.parquet"], split=None).to_pylist()
+        assert [row["shard"] for row in found] == [f"{url}/shard.parquet", None]
+        with pytest.raises(DataError, match=r"gone.parquet: there is no such file"):
+            paths(f"{url}/gone.parquet")
 
 
 def test_a_name_that_stands_for_nothing(folder: Path, bucket: str) -> None:
