@@ -57,6 +57,10 @@ function color(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+// Colours come round again with another dash.
+const dashes = ["solid", "dash", "dot"];
+const narrowest = 14;  // pixels of a heat map's column
+
 function traces(figure) {
   const names = figure.series.map(([name]) => name);
   const values = figure.series.map(([, own]) => own);
@@ -73,7 +77,9 @@ function traces(figure) {
     mode: figure.x.length > 50 ? "lines" : "lines+markers",
     name: escaped(name), x: figure.kind === "lines" ? figure.x : figure.x.map((_, x) => x),
     y: values[index], connectgaps: true,
-    marker: { color: colors[index % colors.length] }, line: { color: colors[index % colors.length] },
+    marker: { color: colors[index % colors.length] }, 
+    line: { color: colors[index % colors.length],
+      dash: dashes[Math.floor(index / colors.length) % dashes.length] },
     text: values[index].map((value, x) =>
       escaped(`${name}, ${figure.x_title} ${figure.x[x]}: ${shown(value)}`)),
     textposition: "none", hoverinfo: "text",
@@ -102,6 +108,11 @@ function layout(figure) {
 function figureElement(figure) {
   const chart = element("div", { class: "chart", id: figure.name, role: "img",
     "aria-label": `${figure.title}. ${figure.note} The values stand in the table below.` });
+  const wide = element("div", { class: "wide" }, chart);
+  if (figure.kind === "heat") {
+    chart.style.minWidth = `${narrowest * figure.x.length + 200}px`;
+    wide.setAttribute("tabindex", "0");
+  }
   const details = element("details", {}, element("summary", {}, "Values as a table"));
   details.addEventListener("toggle", () => {
     if (details.children.length > 1) return;
@@ -111,7 +122,7 @@ function figureElement(figure) {
     details.append(tableElement(columns, rows, figure.title));
   });
   const drawn = element("article", {}, element("h3", {}, figure.title),
-    element("p", { class: "note" }, figure.note), chart, details);
+    element("p", { class: "note" }, figure.note), wide, details);
   return drawn;
 }
 

@@ -6,7 +6,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,16 @@ from dsts_ray.explain.values import explain_predictions
 from dsts_ray.explain.write import PAGE, VALUES, write_explanation
 from dsts_ray.launch.explain import strips_of
 from dsts_ray.train.checkpoint import save_weights
+from dsts_ray.train.evaluate import NOT_SEEN
 from tests.support.browser import Watched, launched, opened
-from tests.support.explanation import HISTORY, HOSTILE, PREDICTED, SPATIAL_RATIOS, predictions
+from tests.support.explanation import (
+    HISTORY,
+    HOSTILE,
+    PREDICTED,
+    SPATIAL_RATIOS,
+    many_predictions,
+    predictions,
+)
 from tests.support.jobs import REPOSITORY, RunJob, TrainedRun
 from tests.support.lethal import LethalViewSpec
 from tests.support.videos import write_video
@@ -290,3 +298,59 @@ def test_classes_named_by_numbers_keep_their_order(browser: Browser, tmp_path: P
         article = watched.page.locator("article", has=watched.page.locator("#confusion"))
         article.locator("summary").press("Enter")
         expect(article.locator("th")).to_have_text(["predicted class", *classes])
+
+
+def test_many_classes_and_neurons(browser: Browser, tmp_path: Path) -> None:
+    """Of 48 columns each can be seen in a small window, and ten lines told apart."""
+    drift = {f"gates/layer0/neuron{n}_spatial_ratio": [(9, n / 10), (19, 0.5)] for n in range(10)}
+    explanation = explain_predictions(
+        many_predictions(num_classes=48, num_neurons=10), spatial_ratios=[], history=drift
+    )
+    page = write_explanation(explanation, strips(explanation), tmp_path / "out")
+    with opened(browser, page) as watched:
+        watched.page.set_viewport_size({"width": 400, "height": 800})
+        for name in ("confusion", "classes_layer0"):
+            box = watched.page.locator(".wide", has=watched.page.locator(f"#{name}"))
+            drawn = box.locator(".heatmaplayer image")
+            expect(drawn).to_have_count(1)
+            assert (drawn.bounding_box() or {})["width"] >= 48 * 14
+            assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+        assert not watched.is_wider_than_the_window
+        lines = watched.page.evaluate(
+            "document.getElementById('course_gates_over_training_layer0').data"
+            ".map(trace => trace.line.color + trace.line.dash)"
+        )
+        assert len(set(lines)) == 10
+        assert watched.complaints == []
+
+
+def test_without_activations_clips_are_picked_by_classes(browser: Browser, tmp_path: Path) -> None:
+    """All videos are refused."""
+    saved = predictions([None] * 6)
+    refused = replace(
+        saved.predictions,
+        views_seen=torch.zeros_like(saved.predictions.views_seen),
+        chosen=torch.full_like(saved.predictions.chosen, NOT_SEEN),
+        refused=dict.fromkeys(range(6), "is empty"),
+    )
+    explanation = explain_predictions(
+        replace(saved, predictions=refused), spatial_ratios=[], history={}
+    )
+    assert explanation.clips == []
+    page = write_explanation(explanation, strips(explanation), tmp_path / "out")
+    with opened(browser, page) as watched:
+        assert watched.page.locator("#way option").all_text_contents() == ["a pair of classes"]
+        assert watched.page.text_content("#count") == "0 of 0 clips"
+        assert watched.complaints == []
+
+
+def test_a_tool_tip_tells_the_value_under_the_pointer(browser: Browser, tmp_path: Path) -> None:
+    explanation = explain_predictions(
+        predictions(PREDICTED), spatial_ratios=SPATIAL_RATIOS, history={}
+    )
+    page = write_explanation(explanation, strips(explanation), tmp_path / "out")
+    with opened(browser, page) as watched:
+        watched.page.locator("#gates_layer0 .nsewdrag").hover()
+        tip = watched.page.locator("#gates_layer0 .hoverlayer .hovertext")
+        expect(tip.first).to_contain_text(re.compile("al, neuron 1: 0.5"))
+        assert tip.first.is_visible()

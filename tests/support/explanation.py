@@ -33,6 +33,26 @@ CHOSEN = [  # two views, two layers
 ]
 
 
+def many_predictions(*, num_classes: int, num_neurons: int) -> SavedPredictions:
+    """Random predictions of four videos a class, by one layer of neurons."""
+    num_videos = 4 * num_classes
+    generator = torch.Generator().manual_seed(0)
+    rows = Predictions(
+        labels=torch.arange(num_videos) % num_classes,
+        probabilities=torch.rand(num_videos, num_classes, generator=generator).softmax(1),
+        views_seen=torch.ones(num_videos, dtype=torch.int64),
+        chosen=torch.randint(num_neurons, (num_videos, 1, 1), generator=generator),
+        refused={},
+    )
+    return SavedPredictions(
+        setup=replace(SETUP, num_videos=num_videos),
+        classes=tuple(f"class {index}" for index in range(num_classes)),
+        num_neurons=num_neurons,
+        video_ids=tuple(f"video{row}" for row in range(num_videos)),
+        predictions=rows,
+    )
+
+
 def predictions(
     predicted: list[int | None],
     *,
