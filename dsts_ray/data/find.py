@@ -44,8 +44,13 @@ def find_videos(names: Sequence[str], *, split: str | None) -> pa.Table:
         Columns of ``VIDEO_SCHEMA``.
 
     Raises:
-        DataError: A folder, a glob or a split has no video, or a manifest cannot be read.
+        DataError: A folder, a glob or a split has no video, a manifest cannot be read, or there is
+            a split and no manifest.
     """
+    if split and not any(map(_is_manifest, names)):
+        raise DataError(
+            f"--split {split} chooses from manifests, and no {MANIFEST_SUFFIX} is given"
+        )
     tables = [_videos_of(name, split) for name in names]
     videos = pa.concat_tables(tables)
     first = (
@@ -57,7 +62,7 @@ def find_videos(names: Sequence[str], *, split: str | None) -> pa.Table:
 
 
 def _videos_of(name: str, split: str | None) -> pa.Table:
-    if _without_options(name).endswith(MANIFEST_SUFFIX):
+    if _is_manifest(name):
         manifest = Manifest.read(name)
         table = manifest.split(split).table if split else manifest.table
         return table.select(VIDEO_SCHEMA.names).cast(VIDEO_SCHEMA)
@@ -69,6 +74,10 @@ def _videos_of(name: str, split: str | None) -> pa.Table:
         {"video_id": path, "path": path, "start_frame": 0} for path in paths
     ]
     return pa.Table.from_pylist(rows, VIDEO_SCHEMA)
+
+
+def _is_manifest(name: str) -> bool:
+    return _without_options(name).endswith(MANIFEST_SUFFIX)
 
 
 def _is_glob(name: str) -> bool:

@@ -87,6 +87,8 @@ def test_a_manifest_by_splits(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match="no video in split 'val'"):
         paths(path, split="val")
+    with pytest.raises(DataError, match=r"--split test chooses from manifests, and no .parquet"):
+        paths(tmp_path, split="test")
 
 
 def test_a_manifest_at_a_url(tmp_path: Path) -> None:
