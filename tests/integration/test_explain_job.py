@@ -60,11 +60,12 @@ class Explained:
 def explained(
     trained: TrainedRun, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Explained:
-    """The champion, against a model of the same form that has not learned anything."""
+    """The champion, against a plain backbone that has not learned anything."""
     folder = tmp_path_factory.mktemp("explained")
     (folder / "untrained").mkdir()
     classes = Manifest.read(trained.manifest).classes
     config = config_from_yaml(trained.folder / "config.yaml")
+    config = replace(config, dsts=replace(config.dsts, enabled=False))
     model = build_model(config, len(classes))
     torch.nn.init.normal_(model.classifier.fc.weight)
     save_weights(folder / "untrained", model, classes=classes, config=config_to_yaml(config))
