@@ -23,14 +23,14 @@ def print_prediction(row: Mapping[str, Any], prediction: Prediction, console: Co
         reason = prediction.error.removeprefix(f"{name}: ")
         console.print(Text(f"{name}: {reason}"), style="red", soft_wrap=True)
         return
-    neurons = ", ".join(
-        f"layer {layer}: {neuron}" for layer, neuron in enumerate(prediction.neurons)
-    )
-    table = Table(caption=f"active neurons: {neurons}" if neurons else None, show_header=False)
+    table = Table(show_header=False)
     for label, probability in zip(prediction.classes, prediction.probabilities, strict=True):
         table.add_row(Text(label), f"{probability:.4f}")
     console.print(name, soft_wrap=True, markup=False, highlight=False)
     console.print(table)
+    neurons = [f"layer {layer}: {neuron}" for layer, neuron in enumerate(prediction.neurons)]
+    if neurons:
+        console.print(f"active neurons: {', '.join(neurons)}", soft_wrap=True, highlight=False)
 
 
 def print_counts(counts: Counts, out: Path, console: Console) -> None:

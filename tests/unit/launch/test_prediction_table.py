@@ -26,3 +26,8 @@ def test_classes_and_names_are_text() -> None:
 def test_reasons_are_text() -> None:
     text = printed(Prediction([], [], [], f"{PATH}: [bold]no video[/]"))
     assert text == f"{PATH}: [bold]no video[/]\n"
+
+
+def test_active_neurons_are_one_line() -> None:
+    text = printed(Prediction(["a"], [1.0], [1, 2, 3], None))
+    assert text.endswith("\nactive neurons: layer 0: 1, layer 1: 2, layer 2: 3\n")
