@@ -11,7 +11,7 @@ from fsspec.utils import glob_translate
 
 from dsts_ray.data.formats.annotations import VIDEO_SUFFIXES
 from dsts_ray.data.manifest import SCHEMA, Manifest
-from dsts_ray.data.storage import absolute, file_exists, is_url, join, list_files
+from dsts_ray.data.storage import absolute, file_exists, is_url, join, list_files, without_options
 from dsts_ray.errors import DataError
 
 MANIFEST_SUFFIX = ".parquet"
@@ -77,25 +77,20 @@ def _videos_of(name: str, split: str | None) -> pa.Table:
 
 
 def _is_manifest(name: str) -> bool:
-    return _without_options(name).endswith(MANIFEST_SUFFIX)
+    return without_options(name).endswith(MANIFEST_SUFFIX)
 
 
 def _is_glob(name: str) -> bool:
     if is_url(name):
-        return bool(re.search(r"[*\[]", _without_options(name)))
+        return bool(re.search(r"[*\[]", without_options(name)))
     return glob.has_magic(name) and not Path(name).exists()
 
 
 def _is_folder(name: str) -> bool:
     if not is_url(name):
         return Path(name).is_dir()
-    path = _without_options(name)
+    path = without_options(name)
     return not path.lower().endswith(VIDEO_SUFFIXES) and not file_exists(name)
-
-
-def _without_options(name: str) -> str:
-    """A URL without what follows its ``?``."""
-    return name.partition("?")[0] if is_url(name) else name
 
 
 def _in_folder(folder: str) -> list[str]:

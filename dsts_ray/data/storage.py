@@ -48,9 +48,14 @@ def join(root: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}{mark}{options}"
 
 
+def without_options(path: str) -> str:
+    """A URL without what follows its ``?``; a local path as it is."""
+    return path.partition("?")[0] if is_url(path) else path
+
+
 def base_name(path: str) -> str:
     """Name of a file in its folder."""
-    return (path.partition("?")[0] if is_url(path) else path).rpartition("/")[2]
+    return without_options(path).rpartition("/")[2]
 
 
 def parent(path: str) -> str:
