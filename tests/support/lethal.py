@@ -26,13 +26,12 @@ class LethalSpec(ClipSpec):
 
     def training_clip(self, row: dict[str, Any], *, epoch: int, sample_id: int) -> np.ndarray:
         """Decode, or not."""
-        if sample_id == self.killed_at and not self.flag.exists():
-            self.flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if sample_id == self.killed_at:
+            be_killed_once(self.flag)
         if sample_id == self.crashes_at:
-            ctypes.string_at(0)
+            crash()
         if sample_id == self.hangs_at:
-            ctypes.PyDLL(None).sleep(300)  # holds the interpreter's lock, as a decoder may
+            hang()
         return super().training_clip(row, epoch=epoch, sample_id=sample_id)
 
 
@@ -52,9 +51,9 @@ class LethalViewSpec(ViewSpec):
             laid = windows(num_frames)
             name = str(row["path"])
             if laid[0][0] == 0 and name.endswith(self.crashes):
-                ctypes.string_at(0)
+                crash()
             if laid[0][0] == 0 and name.endswith(self.hangs):
-                ctypes.PyDLL(None).sleep(300)
+                hang()
             return laid
 
         return super().views_of(row, lethal)
@@ -72,11 +71,27 @@ class LethalReencoding(Reencoding):
     def apply(self, source: str | bytes) -> bytes:
         """Encode, or not."""
         name = str(source)
-        if name.endswith(self.killed) and not self.flag.exists():
-            self.flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if name.endswith(self.killed):
+            be_killed_once(self.flag)
         if name.endswith(self.crashes):
-            ctypes.string_at(0)
+            crash()
         if name.endswith(self.hangs):
-            ctypes.PyDLL(None).sleep(300)
+            hang()
         return super().apply(source)
+
+
+def be_killed_once(flag: Path) -> None:
+    """Send this process SIGKILL and make the flag; nothing where the flag is there."""
+    if not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    """End this process by a segmentation fault."""
+    ctypes.string_at(0)
+
+
+def hang() -> None:
+    """Hold the interpreter's lock for five minutes, as a decoder may."""
+    ctypes.PyDLL(None).sleep(300)
