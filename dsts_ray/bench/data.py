@@ -266,7 +266,13 @@ def _stages(files: Files, num_batches: int) -> str:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         decoding = pool.submit(_decoding_stages, files.videos).result()
     stream = _stream(files.manifest, len(files.videos), num_batches)
-    return stages_of(stream, _BATCH_SIZE, _MARGIN, decoding)
+    return stages_of(
+        stream,
+        num_batches=num_batches,
+        clips_each=_BATCH_SIZE,
+        margin=_MARGIN,
+        decoding=decoding,
+    )
 
 
 def _decoding_stages(videos: Sequence[Video]) -> dict[str, float]:

@@ -33,19 +33,25 @@ def spent() -> Spent:
 
 
 def stages_of(
-    clips: Iterable[object], clips_each: int, margin: int, decoding: dict[str, float]
+    clips: Iterable[object],
+    *,
+    num_batches: int,
+    clips_each: int,
+    margin: int,
+    decoding: dict[str, float],
 ) -> str:
     """Say what shares of a streamed clip's CPU time go where.
 
     Args:
         clips: The stream, batch by batch.
+        num_batches: Of the stream.
         clips_each: Clips in a batch.
         margin: Batches at either end that are not counted.
         decoding: CPU seconds that a clip takes by stage of decoding, measured apart.
     """
-    readings = [spent() for _ in clips][margin:-margin]
-    first, last = readings[0], readings[-1]
-    num_clips = clips_each * (len(readings) - 1)
+    ends = (margin, num_batches - margin - 1)
+    first, last = [spent() for number, _ in enumerate(clips) if number in ends]
+    num_clips = clips_each * (ends[1] - ends[0])
     decoders = (last.decoders - first.decoders) / num_clips
     stages = decoding | {
         "serialize": max(0.0, decoders - sum(decoding.values())),
