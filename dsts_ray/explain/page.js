@@ -77,7 +77,7 @@ function traces(figure) {
     mode: figure.x.length > 50 ? "lines" : "lines+markers",
     name: escaped(name), x: figure.kind === "lines" ? figure.x : figure.x.map((_, x) => x),
     y: values[index], connectgaps: true,
-    marker: { color: colors[index % colors.length] }, 
+    marker: { color: colors[index % colors.length] },
     line: { color: colors[index % colors.length],
       dash: dashes[Math.floor(index / colors.length) % dashes.length] },
     text: values[index].map((value, x) =>
