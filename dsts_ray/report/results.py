@@ -138,7 +138,7 @@ def _result(name: str, run: TrackedRun | None, record: SweepRecord, uri: str) ->
         return RunResult(name, outcome, reason)
     curve = metric_history(uri=uri, run_id=run.run_id, key=record.metric)
     with fetched(uri=uri, run_id=run.run_id, path=RUN_ARTIFACT) as folder:
-        if folder is None or outcome == DIVERGED:
+        if folder is None or not (folder / SUMMARY_FILE).exists() or outcome == DIVERGED:
             return RunResult(name, outcome, reason, run.run_id, curve=curve)
         summary = read_json(folder / SUMMARY_FILE)
         values = {key: float(summary[key]) for key in MEASURES if summary.get(key) is not None}

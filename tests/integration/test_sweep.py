@@ -128,10 +128,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) 
     (home.work / "tiny.yaml").write_text(SWEEP)
     command = ("tiny.yaml", *overrides)
     first = home.start("tune.py", *command)
-    wait_for(
-        first, lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json"))
-    )
-    kill_tree(first)
+    try:
+        wait_for(
+            first,
+            lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")),
+        )
+    finally:
+        kill_tree(first)
     assert not list(home.work.glob("runs/*/summary.json"))
     store = f"tracking.uri=sqlite:///{home.work / 'runs' / 'mlflow.db'}"
     plan = plan_sweep(load_sweep(str(home.work / "tiny.yaml")), [*command[1:], store])

@@ -12,9 +12,10 @@ from dsts_ray.config.sweep import load_sweep
 from dsts_ray.config.trials import plan_sweep
 from dsts_ray.errors import TrackingError
 from dsts_ray.report.record import DIVERGED, FAILED, FINISHED, new_record
-from dsts_ray.report.results import NOT_RUN, read_sweep
+from dsts_ray.report.results import NOT_RUN, RUN_ARTIFACT, read_sweep
 from dsts_ray.report.tables import Table, build_table, to_csv, to_html, to_markdown
 from dsts_ray.report.write import write_sweep_report
+from dsts_ray.tracking.mlflow import log_artifacts, open_run
 from tests.support.sweeps import WrittenSweep, begin_sweep, write_run
 
 NUM_VIDEOS = 300
@@ -53,6 +54,29 @@ def test_runs_are_read_with_values_curves_and_predictions(sweep: WrittenSweep) -
     assert run.recognized is not None
     assert (run.recognized.ranks == 0).mean() == pytest.approx(0.6)
     assert [r.outcome for r in results.of_row("lost").values()] == [DIVERGED, NOT_RUN]
+
+
+def test_a_failed_run_that_logged_what_it_refused_is_a_failed_one(tmp_path: Path) -> None:
+    """A run logs the list of refused videos however it ends, a summary only at its end."""
+    sweep = begin_sweep(tmp_path)
+    write_run(sweep.uri, sweep.run("whole", 0), None, 0.5)
+    sweep.end("whole", 0, FINISHED)
+    run_id = open_run(
+        uri=sweep.uri,
+        experiment="dsts_ray",
+        run_name=sweep.run("lost", 0),
+        artifact_root=None,
+        params={},
+        tags={},
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "refused.parquet").touch()
+    log_artifacts(
+        uri=sweep.uri, run_id=run_id, directory=tmp_path / "run", artifact_path=RUN_ARTIFACT
+    )
+    sweep.end("lost", 0, FAILED, "no video can be decoded")
+    failed = read_sweep("hand", sweep.uri).of_row("lost")[0]
+    assert (failed.outcome, failed.reason, failed.values) == (FAILED, "no video can be decoded", {})
 
 
 def test_rows_have_mean_spread_and_a_paired_difference(table: Table) -> None:
