@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
-from ray.exceptions import RaySystemError
 from rich.console import Console
 
 from dsts_ray.config.schema import Config
@@ -41,7 +40,7 @@ def connected() -> Iterator[None]:
     folder. A cluster that somebody has started on this machine is left alone.
 
     Raises:
-        ClusterError: There is no cluster at ``RAY_ADDRESS``.
+        ClusterError: There is no cluster at ``RAY_ADDRESS``, or Ray does not start here.
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
@@ -61,7 +60,7 @@ def connected() -> Iterator[None]:
             runtime_env={"env_vars": _WORKER_ENVIRONMENT},
             **(local if address == _LOCAL else {}),
         )
-    except (ConnectionError, RaySystemError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a plain one where a node starts too late
         raise ClusterError(_explain(address, error)) from error
     _quiet()
     try:
@@ -77,8 +76,9 @@ def _explain(address: str, error: Exception) -> str:
             "`ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
         )
     return (
-        f"Ray did not start on this machine ({error}); with RAY_AUTH_MODE=token it needs a token "
-        "(`ray get-auth-token --generate`), without RAY_AUTH_MODE it needs none"
+        f"Ray did not start on this machine ({error}); where it was too slow, try again when less "
+        "else runs; with RAY_AUTH_MODE=token it needs a token (`ray get-auth-token --generate`), "
+        "without RAY_AUTH_MODE it needs none"
     )
 
 

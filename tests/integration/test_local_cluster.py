@@ -24,3 +24,14 @@ def test_a_cluster_that_runs_on_this_machine_is_left_alone(tmp_path: Path, tempo
     told = home.run(sys.executable, "-c", CONNECT, RAY_TMPDIR=str(temporary))
     assert told.returncode == 0, told.stderr
     assert told.stdout.split() == ["1", "True"]
+
+
+def test_a_cluster_that_does_not_start_is_one_clear_error(tmp_path: Path, temporary: Path) -> None:
+    """Its sockets' paths would be too long."""
+    folder = temporary / ("x" * 100)
+    folder.mkdir()
+    home = Home(tmp_path)
+    told = home.run(sys.executable, "-c", CONNECT, RAY_TMPDIR=str(folder))
+    error = told.stderr.splitlines()[-1]
+    assert "ClusterError: Ray did not start on this machine (" in error
+    assert "AF_UNIX path length" in error

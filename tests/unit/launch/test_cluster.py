@@ -134,3 +134,18 @@ def test_it_waits_no_longer_than_it_was_told(
     with pytest.raises(ClusterError, match=r"asks for 2\.2 CPUs"):
         cluster.check_resources(_configured(), console)
     assert len(asked) == 2  # without the key nobody is asked
+
+
+def test_a_node_that_starts_too_slowly_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a plain exception after 30 s."""
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(ClusterError, match=r"did not start .*timed out.*try again when less else"),
+        cluster.connected(),
+    ):
+        pytest.fail("it is connected")
