@@ -146,22 +146,24 @@ def load_sweep(sweep: str, **changes: object) -> Sweep:
 
 
 def only_rows(sweep: Sweep, names: Sequence[str]) -> Sweep:
-    """Return the sweep with some of its rows, in its order.
+    """Return the sweep with some of its rows, or points of its grid, in its order.
 
     Raises:
         ConfigError: A name is no row of the sweep, or the sweep draws its rows.
     """
-    if not sweep.rows:
-        raise ConfigError(f"--row: sweep {sweep.name} makes its rows of a space")
-    if unknown := [name for name in names if name not in sweep.rows]:
+    if sweep.searcher != "grid":
+        raise ConfigError(f"--row: {sweep.searcher} draws the rows of sweep {sweep.name}")
+    rows = sweep.points()
+    if unknown := [name for name in names if name not in rows]:
         raise ConfigError(
             f"--row: {', '.join(map(repr, unknown))} is no row of sweep {sweep.name}; it has: "
-            f"{', '.join(map(repr, sweep.rows))}"
+            f"{', '.join(map(repr, rows))}"
         )
     baselines = {row: sweep.baseline_of(row) for row in names}
     return replace(
         sweep,
-        rows={row: values for row, values in sweep.rows.items() if row in names},
+        rows={row: values for row, values in rows.items() if row in names},
+        space={},
         paper={row: numbers for row, numbers in sweep.paper.items() if row in names},
         baseline={row: other for row, other in baselines.items() if other in names and other},
     )

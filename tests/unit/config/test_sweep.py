@@ -151,8 +151,19 @@ def test_some_rows_of_a_sweep() -> None:
     assert sweep.baseline_of("Swin-B w/ DSTS") is None  # it is left out
     with pytest.raises(ConfigError, match=r"'L = 2' is no row of sweep table7; it has: 'L = 1', "):
         only_rows(load_sweep("table7"), ["L = 1", "L = 2"])
-    with pytest.raises(ConfigError, match="sweep lr makes its rows of a space"):
-        only_rows(load_sweep("lr"), ["lr=0.001"])
+    with pytest.raises(ConfigError, match="random draws the rows of sweep lr"):
+        only_rows(load_sweep("lr", searcher="random"), ["lr=0.001"])
+
+
+def test_some_points_of_a_grid() -> None:
+    names = ["num_neurons=5 num_layers=1", "num_neurons=10 num_layers=3"]
+    sweep = only_rows(load_sweep("n_by_l"), names)
+    assert sweep.points()[names[0]] == {"dsts.num_neurons": 5, "dsts.num_layers": 1}
+    assert list(sweep.points()) == names
+    assert list(sweep.paper) == names[1:]
+    assert sweep.baseline_of(names[0]) == names[1]
+    with pytest.raises(ConfigError, match=r"'num_layers=2' is no row of sweep n_by_l; it has: 'nu"):
+        only_rows(load_sweep("n_by_l"), ["num_layers=2"])
 
 
 def test_random_rows_follow_from_the_seed_and_stay_in_the_space() -> None:
