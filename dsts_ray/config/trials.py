@@ -187,9 +187,19 @@ def describe_plan(plan: SweepPlan, shared: Mapping[str, int]) -> str:
     lines += [f"  {t.row:{width}}  seed {t.seed}  {t.name}" for t in plan.trials]
     lines.append(f"{plan.num_runs} runs (searcher {sweep.searcher}, scheduler {sweep.scheduler})")
     configs = [trial.config for trial in plan.trials] or [plan.base]
+    aliases = {c.model.weights for c in configs if _is_alias(c.model.weights)}
+    lines += [
+        f"names change with the version that {alias} means when the sweep begins"
+        for alias in sorted(aliases)
+    ]
     lines += [f"each run: {needs}" for needs in dict.fromkeys(map(_resources, configs))]
     lines += [f"{number} runs shared with {name}" for name, number in shared.items()]
     return "\n".join(lines)
+
+
+def _is_alias(weights: str) -> bool:
+    """Whether weights are whichever version of a registered model an alias stands for."""
+    return weights.startswith("models:") and "@" in weights
 
 
 def _resources(config: Config) -> str:

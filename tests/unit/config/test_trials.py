@@ -88,3 +88,14 @@ def test_a_dry_run_tells_trials_resources_and_what_is_shared() -> None:
     assert "2 workers of 0.25 CPU, decoders of 0.5 CPU: 1 for training" in told
     assert "1 runs shared with table3" in told
     assert "optim.lr: Range(low=0.0005" in describe_plan(plan_sweep(load_sweep("search")), {})
+    assert "names change" not in told
+
+
+def test_a_dry_run_says_that_an_alias_is_yet_to_be_looked_up() -> None:
+    alias, version = "models:/m@champion", "models:/m/3"
+    told = [
+        describe_plan(plan_sweep(load_sweep("lr"), [f"model.weights={weights}"]), {})
+        for weights in (alias, version)
+    ]
+    says = f"names change with the version that {alias} means when the sweep begins"
+    assert [says in text for text in told] == [True, False]
