@@ -129,7 +129,7 @@ def _read(board: ActorHandle[Any], console: Console, told: int) -> tuple[dict[st
     """Return the progress, and print what is new; ``told`` lines are known."""
     progress, lines = ray.get(board.read.remote())
     for line in lines[told:]:
-        console.print(line, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     return progress, len(lines)
 
 

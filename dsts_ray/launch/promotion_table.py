@@ -1,6 +1,7 @@
 """What a person reads before an alias moves: every version, and the two that are compared."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dsts_ray.launch.promote import Verdict
@@ -10,7 +11,7 @@ _TAGS = ("protocol", "split", "num_videos", "manifest_digest")
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
     """Print the versions of the model, and how the candidate compares with the champion."""
-    table = Table(title=f"models:/{verdict.name}")
+    table = Table(title=escape(f"models:/{verdict.name}"))
     for heading in ("version", "aliases", verdict.metric, *_TAGS):
         table.add_column(heading)
     for version in verdict.versions:
@@ -22,7 +23,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
             f"{float(value):.4f}" if value else "",
             *(version.tags.get(tag, "") for tag in _TAGS),
         )
-    console.print(table)
+    console.print(table, markup=False)
     if found := verdict.difference:
         console.print(
             f"candidate less champion: {100 * found.mean:+.2f} points "

@@ -45,6 +45,7 @@ class SweepLog:
             self._console.print(
                 f"how {trial.name} stands is yet to be logged: {error}",
                 soft_wrap=True,
+                markup=False,
                 highlight=False,
             )
 

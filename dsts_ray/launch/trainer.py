@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ def train(
             check_same_data(Manifest.read(path), folder / DATA_FILE)
         run = Run(config, name, folder, uri, path)
         return Outcome(run, read_json(folder / SUMMARY_FILE), was_finished=True)
-    console.print(f"run {name} in {folder}")
+    say = partial(console.print, markup=False)
+    say(f"run {name} in {folder}")
     if config.optim.base_batch_size not in (0, config.train.batch_size):
-        console.print(
+        say(
             f"learning rate {config.optim.lr:g} is stated for a batch of "
             f"{config.optim.base_batch_size}: scaled to {scaled_lr(config):g} for "
             f"{config.train.batch_size}"
@@ -97,7 +99,7 @@ def train(
         labelled_split(manifest, config.data.val_split)
         num_clips = len(labelled_split(manifest, config.data.train_split))
         check_held_out(config, num_clips)
-    recover(folder / CHECKPOINTS, config.tracking.metric, console.print)
+    recover(folder / CHECKPOINTS, config.tracking.metric, say)
     earlier = latest_state(folder / CHECKPOINTS)
     if run.weights and not earlier:
         print_weights(check_weights(config, len(manifest.classes), run.weights), console)

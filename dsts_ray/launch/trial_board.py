@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from dsts_ray.config.trials import Trial
@@ -167,6 +168,7 @@ class TrialBoard(tune.Callback):
             self._console.print(
                 f"{trial.row} (seed {trial.seed}, {trial.name}): {text}",
                 soft_wrap=True,
+                markup=False,
                 highlight=False,
             )
 
@@ -180,9 +182,9 @@ class TrialBoard(tune.Callback):
         for state in self.states.values():
             seconds = state.seconds or time.monotonic() - state.started
             table.add_row(
-                state.trial.row,
+                escape(state.trial.row),
                 str(state.trial.seed),
-                state.trial.name,
+                escape(state.trial.name),
                 state.outcome,
                 str(state.step),
                 "" if math.isnan(state.value) else f"{state.value:.4f}",

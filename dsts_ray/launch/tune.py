@@ -122,6 +122,7 @@ def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool
         console.print(
             f"{plan.name}: {plan.num_runs} runs, {at_once} at once, in {storage}",
             soft_wrap=True,
+            markup=False,
             highlight=False,
         )
         log = SweepLog(job, record, console)

@@ -1,6 +1,7 @@
 """What ends a run before anything starts."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from dsts_ray.config.load import config_to_yaml, load_config
 from dsts_ray.config.schema import Config
-from dsts_ray.errors import ConfigError
+from dsts_ray.errors import ConfigError, DataError
 from dsts_ray.launch.dataset import describe
 from dsts_ray.launch.run import DATA_FILE
 from dsts_ray.launch.trainer import train
@@ -51,3 +52,11 @@ def test_a_batch_of_all_clips_leaves_none_to_hold_out(tmp_path: Path) -> None:
         ):
             train(config, Console(quiet=True))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_in_brackets_is_no_markup(tmp_path: Path) -> None:
+    folder, out = tmp_path / "[x]", StringIO()
+    folder.mkdir()
+    with pytest.raises(DataError, match="no manifest"):
+        train(small(folder), Console(file=out, width=500))
+    assert out.getvalue() == f"run run in {folder / 'runs' / 'run'}\n"
