@@ -31,7 +31,7 @@ from dsts_ray.errors import (
 from dsts_ray.launch.capacity import worker_resources
 from dsts_ray.launch.entry import WorkerJob, run_worker
 from dsts_ray.launch.failure import out_of_memory, own_error
-from dsts_ray.launch.progress import shown_progress, stopped_by_sigterm
+from dsts_ray.launch.progress import interrupted_by_ctrl_c, shown_progress, stopped_by_sigterm
 from dsts_ray.launch.run import CHECKPOINTS, NONFINITE_FILE, REFUSED_FILE, SAMPLES, Run
 from dsts_ray.launch.snapshot import latest_state, latest_step
 from dsts_ray.launch.streams import RunStreams
@@ -65,6 +65,7 @@ def fit(
     Raises:
         DSTSRayError: What ended the training; the videos refused until then are listed (where
             workers died, until the last checkpoint).
+        KeyboardInterrupt: Somebody pressed Ctrl-C.
     """
     config = run.config
     video_ids = manifest.split(config.data.val_split).table["video_id"].to_pylist()
@@ -123,7 +124,7 @@ def fit(
             dataset_config=streams,
         )
         try:
-            with stopped_by_sigterm(board):
+            with stopped_by_sigterm(board), interrupted_by_ctrl_c():
                 result = trainer.fit()
         except TrainingFailedError as error:
             with suppress(CheckpointError, OSError):  # what ended the training is what is told

@@ -105,6 +105,22 @@ def stopped_by_sigterm(board: ActorHandle[Any]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def interrupted_by_ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C raise ``KeyboardInterrupt`` though Ray Train ends the process without a word.
+
+    Ray Train aborts its run, then exits; its handler would stay, for runs that have ended.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
 def _draw_bar(console: Console, board: ActorHandle[Any], done: threading.Event) -> None:
     columns = (
         TextColumn("epoch {task.fields[epoch]:.0f}"),

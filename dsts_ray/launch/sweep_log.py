@@ -1,6 +1,6 @@
 """A sweep's record in MLflow, kept up as its trials begin and end, through outages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -38,12 +38,20 @@ class SweepLog:
         if state.outcome != RUNNING:
             self._record.outcomes[trial.name] = (state.outcome, state.reason)
             self._ended.append(state)
+        self._try_to_write(trial.name)
+
+    def interrupted(self, states: Iterable[TrialState]) -> None:
+        """Note that the sweep ends while these trials, as far as they have not ended, run."""
+        self._ended += [state for state in states if state.outcome == RUNNING]
+        self._try_to_write(self._job.plan.name)
+
+    def _try_to_write(self, name: str) -> None:
         try:
             connect(self._job.uri)  # trials wait while this does: it gives up within seconds
             self.write()
         except TrackingError as error:
             self._console.print(
-                f"how {trial.name} stands is yet to be logged: {error}",
+                f"how {name} stands is yet to be logged: {error}",
                 soft_wrap=True,
                 markup=False,
                 highlight=False,

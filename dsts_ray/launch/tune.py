@@ -128,7 +128,11 @@ def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool
         log = SweepLog(job, record, console)
         log.write()
         with TrialBoard(console, job, base.tracking.metric, plan.num_runs, log.changed) as board:
-            _fit(job, record, board, at_once)
+            try:
+                _fit(job, record, board, at_once)
+            except KeyboardInterrupt:
+                log.interrupted(board.states.values())
+                raise
         log.write()
     return SweepOutcome(plan.name, record, was_finished=False, uri=uri)
 

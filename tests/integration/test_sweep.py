@@ -1,11 +1,15 @@
 """Sweeps of tiny trials: killed and resumed, reported, promoted; bad trials stopped or marked."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
@@ -30,6 +34,7 @@ from tests.support.jobs import (
     kill_tree,
     session,
     wait_for,
+    wait_until,
 )
 
 pytestmark = pytest.mark.exhaustive
@@ -64,11 +69,21 @@ rows:
 """
 
 
+class Interrupted(NamedTuple):
+    """What Ctrl-C left: exit code, output, how long it took, status in MLflow by run."""
+
+    code: int
+    told: str
+    seconds: float
+    statuses: dict[str, str]
+
+
 class Swept(NamedTuple):
-    """A sweep whose driver was killed in its first trial, refused without --resume, resumed."""
+    """A sweep interrupted in its first trial, gone on with, killed there, refused, resumed."""
 
     home: Home
     command: tuple[str, ...]
+    interrupted: Interrupted
     refusal: str
     resumed: subprocess.CompletedProcess[str]
 
@@ -101,6 +116,43 @@ def tune(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def interrupted(home: Home, *arguments: str) -> Interrupted:
+    """Begin a sweep and press Ctrl-C after its first checkpoint, as a terminal passes it on."""
+    with (home.work / "interrupted.out").open("w+") as out:
+        process = home.start("tune.py", *arguments, out=out)
+        try:
+            wait_for(
+                process,
+                lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")),
+            )
+            os.killpg(process.pid, signal.SIGINT)
+            seconds = wait_until(lambda: process.poll() is not None, 100)
+            wait_until(lambda: not session(process), 30)  # nothing of it stays
+        finally:
+            kill_tree(process)
+        out.seek(0)
+        told = out.read()
+    runs = connect(f"sqlite:///{home.work / 'runs' / 'mlflow.db'}").search_runs(["1"])
+    statuses = {run.info.run_name or "": run.info.status for run in runs}
+    return Interrupted(process.returncode, told, seconds, statuses)
+
+
+def killed(home: Home, *arguments: str) -> None:
+    """Begin a sweep and kill it, without a warning, as soon as workers train."""
+    process = home.start("tune.py", *arguments)
+    try:
+        wait_for(process, lambda: any("RayTrainWorker" in name(one) for one in session(process)))
+    finally:
+        kill_tree(process)
+
+
+def name(process: psutil.Process) -> str:
+    """Title of a process; empty of one that has gone."""
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+        return process.cmdline()[0]
+    return ""
+
+
 def without_videos(overrides: tuple[str, ...], split: str, folder: Path) -> Path:
     """The manifest with the videos of a split where none are."""
     videos = Manifest.read(overrides[-1].partition("=")[2])
@@ -127,14 +179,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) 
     home = Home(tmp_path_factory.mktemp("sweep"))
     (home.work / "tiny.yaml").write_text(SWEEP)
     command = ("tiny.yaml", *overrides)
-    first = home.start("tune.py", *command)
-    try:
-        wait_for(
-            first,
-            lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")),
-        )
-    finally:
-        kill_tree(first)
+    stopped = interrupted(home, *command)
+    killed(home, *command, "--resume")
     assert not list(home.work.glob("runs/*/summary.json"))
     store = f"tracking.uri=sqlite:///{home.work / 'runs' / 'mlflow.db'}"
     plan = plan_sweep(load_sweep(str(home.work / "tiny.yaml")), [*command[1:], store])
@@ -142,7 +188,17 @@ def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) 
         run_sweep(plan, Console(quiet=True), resume=False)
     resumed = tune(home, *command, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    return Swept(home, command, str(refusal.value), resumed)
+    return Swept(home, command, stopped, str(refusal.value), resumed)
+
+
+def test_ctrl_c_ends_a_sweep_that_says_how_to_go_on(swept: Swept) -> None:
+    code, told, seconds, statuses = swept.interrupted
+    assert code == 130
+    assert told.rstrip().endswith("interrupted; the same command with --resume goes on")
+    assert "Traceback" not in told
+    assert seconds < 60
+    assert set(statuses.values()) == {"KILLED"}
+    assert len(statuses) == 2  # the sweep and its first trial
 
 
 def test_an_interrupted_sweep_is_not_begun_again_unasked(swept: Swept) -> None:
