@@ -33,6 +33,7 @@ from tests.support.jobs import (
     session,
     wait_for,
 )
+from tests.support.mlflow_server import Server
 
 COMMAND = (
     *DEMO,
@@ -122,6 +123,14 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> UntrainedModel:
     torch.nn.init.normal_(model.classifier.fc.weight)
     save_weights(folder, model, classes=classes, config=config_to_yaml(config))
     return UntrainedModel(folder, manifest)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -3,13 +3,9 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -19,8 +15,8 @@ import pytest
 from dsts_ray.errors import TrackingError
 from dsts_ray.tracking import registry
 from dsts_ray.tracking.mlflow import MLflowTracker, connect, finish_run, log_artifacts, open_run
-from dsts_ray.tracking.promotion import WHY, move_champion
 from dsts_ray.tracking.registry import RegisteredVersion, promote_if_better, resolve_model
+from tests.support.mlflow_server import Server
 
 MODEL_SCRIPT = """
 from dsts_ray.tracking.pyfunc import Prediction, serve
@@ -40,63 +36,6 @@ class LengthPredictor:
 
 serve(LengthPredictor)
 """
-
-
-class Server:
-    """An MLflow server on a free port that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-
-    def start(self) -> None:
-        arguments = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        stores = [
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/mlflow.db",
-            "--artifacts-destination",
-            str(self.folder / "artifacts"),
-        ]
-        environment = os.environ | {
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", *arguments, *stores],
-                env=environment,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as response:
-                return response.status == 200
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -285,40 +224,6 @@ def test_of_concurrent_promotions_the_best_version_wins(
     champion = connect(server.uri).get_model_version_by_alias("contested", "champion")
     assert str(champion.version) == best
     assert not connect(server.uri).get_registered_model("contested").tags
-
-
-def test_of_promotions_that_compared_with_the_same_champion_exactly_one_wins(
-    server: Server, register: Callable[[str, float], str]
-) -> None:
-    first, *others = [register("decided", score) for score in (0.5, 0.9, 0.6, 0.8, 0.7)]
-    move_champion(uri=server.uri, name="decided", version=first, expected=None, tags={})
-    start = threading.Barrier(len(others))
-    refused: dict[str, str] = {}
-
-    def promote(version: str) -> None:
-        start.wait()
-        try:
-            move_champion(
-                uri=server.uri, name="decided", version=version, expected=first, tags={WHY: version}
-            )
-        except TrackingError as error:
-            refused[version] = str(error)
-
-    threads = [threading.Thread(target=promote, args=(version,)) for version in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    (winner,) = set(others) - set(refused)
-    assert all("somebody else promoted meanwhile" in text for text in refused.values())
-    aliases = connect(server.uri).get_registered_model("decided").aliases
-    assert {alias: str(number) for alias, number in aliases.items()} == {
-        "champion": winner,
-        "previous": first,
-    }
-    told = connect(server.uri).search_model_versions("name = 'decided'")
-    assert [v.tags[WHY] for v in told if WHY in v.tags] == [winner]
-    assert not connect(server.uri).get_registered_model("decided").tags
 
 
 def test_failed_registration_leaves_nothing(

@@ -2,6 +2,7 @@
 
 import getpass
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,10 @@ import pytest
 from dsts_ray.errors import ConfigError, TrackingError
 from dsts_ray.launch.promote import judge, promote, signature
 from dsts_ray.tracking.connection import connect
-from dsts_ray.tracking.mlflow import log_artifacts, open_run
 from dsts_ray.tracking.promotion import WHO, WHY, roll_back
-from dsts_ray.train.predictions import PREDICTIONS_FILE, write_predictions
 from tests.support.store import new_store
-from tests.support.sweeps import predictions
+from tests.support.versions import add_version
 
-NUM_VIDEOS = 200
-MEASURED = {"protocol": "1x1", "split": "test", "num_videos": "200", "manifest_digest": "abc"}
 Register = Callable[..., str]
 
 
@@ -26,31 +23,10 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def register(uri: str, tmp_path: Path) -> Register:
+def register(uri: str) -> Register:
     """Makes a version whose run's checkpoint recognized the first videos."""
-    folder = tmp_path / "files"
-    folder.mkdir()
     connect(uri).create_registered_model("m")
-
-    def register(top1: float, predicted: bool = True, **tags: str) -> str:
-        name = f"run {top1} {predicted} {tags}"
-        run_id = open_run(
-            uri=uri, experiment="e", run_name=name, artifact_root=None, params={}, tags={}
-        )
-        if predicted:
-            right = [video < top1 * NUM_VIDEOS for video in range(NUM_VIDEOS)]
-            write_predictions(predictions(right), folder / PREDICTIONS_FILE)
-            log_artifacts(uri=uri, run_id=run_id, directory=folder, artifact_path="checkpoint")
-        version = connect(uri).create_model_version(
-            "m",
-            source=str(folder),
-            run_id=run_id,
-            tags={**MEASURED, **tags, "val/top1": repr(top1)},
-            await_creation_for=0,
-        )
-        return str(version.version)
-
-    return register
+    return partial(add_version, uri, "m")
 
 
 def decide(
