@@ -60,12 +60,16 @@ rows:
   blind: {data.manifest: BLIND}
 """
 HURT = """
-title: One is killed, one has no videos to train on
+title: One is killed, one has no videos to train on, one asks for more memory than there is
 preset: demo
 scheduler: median
 rows:
   killed: {dsts.skip: false}
   lost: {data.manifest: LOST}
+  huge:
+    model.backbone.tpn.neck_channels: 262144
+    model.backbone.tpn.neck_groups: 1
+    scaling.max_failures: 1
 """
 
 
@@ -299,7 +303,7 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
     assert json.loads(summary.read_text())["val/top1"] > 0.0
 
 
-def test_a_killed_trial_goes_on_with_what_it_held_and_a_failed_one_is_told(
+def test_a_killed_trial_goes_on_with_what_it_held_and_failed_ones_are_told_of(
     overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Its process dies before its first evaluation; two CPUs do not hold its workers twice."""
@@ -324,7 +328,10 @@ def test_a_killed_trial_goes_on_with_what_it_held_and_a_failed_one_is_told(
     uri = f"sqlite:///{home.work / 'runs' / 'mlflow.db'}"
     results, client = read_sweep("hurt", uri), connect(uri)
     outcomes = {row: results.of_row(row)[0].outcome for row in results.rows}
-    assert outcomes == {"killed": "finished", "lost": "failed"}, told
+    assert outcomes == {"killed": "finished", "lost": "failed", "huge": "failed"}, told
+    assert "out of memory" in results.of_row("huge")[0].reason
+    assert "you tried to allocate 824633720832 bytes" in results.of_row("huge")[0].reason
+    assert told.count("huge (seed 0") == 2, told  # starts, failed: no retry
     points = client.get_metric_history(results.of_row("killed")[0].run_id, "train/loss")
     assert [point.step for point in points] == list(range(NUM_STEPS))
     assert "could not be decoded" in results.of_row("lost")[0].reason
