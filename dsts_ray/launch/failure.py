@@ -6,7 +6,13 @@ from ray.exceptions import RayTaskError
 
 from dsts_ray.errors import DSTSRayError
 
-_MEMORY_WORDS = ("out of memory", "OutOfMemory", "can't allocate memory", "MemoryError")
+_MEMORY_WORDS = (
+    "low on memory",
+    "out of memory",
+    "OutOfMemory",
+    "can't allocate memory",
+    "MemoryError",
+)
 
 
 def own_error(error: BaseException) -> DSTSRayError | None:
