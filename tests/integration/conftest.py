@@ -133,6 +133,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The tiniest runs that are evaluated twice, on a manifest."""
+    config = load_config(preset="demo", overrides=DEMO)
+    manifest = locate_manifest(config, tmp_path_factory.mktemp("data"))
+    length = ("train.num_epochs=2", "train.evaluate_every_epochs=1")
+    return (*TINY, *length, f"data.manifest={manifest}")
+
+
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A folder with a path short enough for Ray's sockets."""

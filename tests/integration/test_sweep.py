@@ -1,43 +1,32 @@
 """Sweeps of tiny trials: killed and resumed, reported, promoted; bad trials stopped or marked."""
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from dsts_ray.config.load import load_config
 from dsts_ray.config.sweep import load_sweep
 from dsts_ray.config.trials import plan_sweep
-from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.errors import ConfigError
-from dsts_ray.launch.dataset import locate_manifest
 from dsts_ray.launch.tune import run_sweep
 from dsts_ray.report.results import SweepResults, read_sweep
 from dsts_ray.tracking.mlflow import RUN_NAME_TAG, connect
 from tests.support.jobs import (
-    DEMO,
     REPOSITORY,
-    TINY,
     Home,
     RunJob,
     head_node,
     kill_tree,
     session,
     wait_for,
-    wait_until,
 )
+from tests.support.tuning import Interrupted, interrupted, killed, tune, without_videos
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(1200)]
 NUM_STEPS = 8
 SWEEP = """
 title: Tiny
@@ -73,15 +62,6 @@ rows:
 """
 
 
-class Interrupted(NamedTuple):
-    """What Ctrl-C left: exit code, output, how long it took, status in MLflow by run."""
-
-    code: int
-    told: str
-    seconds: float
-    statuses: dict[str, str]
-
-
 class Swept(NamedTuple):
     """A sweep interrupted in its first trial, gone on with, killed there, refused, resumed."""
 
@@ -107,82 +87,11 @@ class Swept(NamedTuple):
         return [point.step for point in self.client.get_metric_history(run_id, key)]
 
 
-def tune(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a sweep to its end, for which a busy machine takes minutes."""
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "jobs" / "tune.py"), *arguments],
-        cwd=home.work,
-        env=home.environment(),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
-def interrupted(home: Home, *arguments: str) -> Interrupted:
-    """Begin a sweep and press Ctrl-C after its first checkpoint, as a terminal passes it on."""
-    with (home.work / "interrupted.out").open("w+") as out:
-        process = home.start("tune.py", *arguments, out=out)
-        try:
-            wait_for(
-                process,
-                lambda: any(home.work.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")),
-            )
-            os.killpg(process.pid, signal.SIGINT)
-            seconds = wait_until(lambda: process.poll() is not None, 100)
-            wait_until(lambda: not session(process), 30)  # nothing of it stays
-        finally:
-            kill_tree(process)
-        out.seek(0)
-        told = out.read()
-    runs = connect(f"sqlite:///{home.work / 'runs' / 'mlflow.db'}").search_runs(["1"])
-    statuses = {run.info.run_name or "": run.info.status for run in runs}
-    return Interrupted(process.returncode, told, seconds, statuses)
-
-
-def killed(home: Home, *arguments: str) -> None:
-    """Begin a sweep and kill it, without a warning, as soon as workers train."""
-    process = home.start("tune.py", *arguments)
-    try:
-        wait_for(process, lambda: any("RayTrainWorker" in name(one) for one in session(process)))
-    finally:
-        kill_tree(process)
-
-
-def name(process: psutil.Process) -> str:
-    """Title of a process; empty of one that has gone."""
-    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-        return process.cmdline()[0]
-    return ""
-
-
-def without_videos(overrides: tuple[str, ...], split: str, folder: Path) -> Path:
-    """The manifest with the videos of a split where none are."""
-    videos = Manifest.read(overrides[-1].partition("=")[2])
-    columns = (videos.table[name].to_pylist() for name in ("path", "split"))
-    paths = [f"/nowhere/{path}" if of == split else path for path, of in zip(*columns, strict=True)]
-    column = SCHEMA.get_field_index("path")
-    table = videos.table.set_column(column, SCHEMA.field("path"), pa.array(paths))
-    manifest = folder / f"without_{split}.parquet"
-    Manifest(table, videos.classes).write(manifest)
-    return manifest
-
-
 @pytest.fixture(scope="module")
-def overrides(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The tiniest runs that are evaluated twice, on a manifest."""
-    config = load_config(preset="demo", overrides=DEMO)
-    manifest = locate_manifest(config, tmp_path_factory.mktemp("data"))
-    length = ("train.num_epochs=2", "train.evaluate_every_epochs=1")
-    return (*TINY, *length, f"data.manifest={manifest}")
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) -> Swept:
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_runs: tuple[str, ...]) -> Swept:
     home = Home(tmp_path_factory.mktemp("sweep"))
     (home.work / "tiny.yaml").write_text(SWEEP)
-    command = ("tiny.yaml", *overrides)
+    command = ("tiny.yaml", *tiny_runs)
     stopped = interrupted(home, *command)
     killed(home, *command, "--resume")
     assert not list(home.work.glob("runs/*/summary.json"))
@@ -238,7 +147,7 @@ def test_a_trial_is_the_run_that_the_same_configuration_trains(swept: Swept) -> 
 
 def test_a_trial_whose_loss_is_not_finite_is_stopped_and_said_so(swept: Swept) -> None:
     wild = swept.results().of_row("wild")[0]
-    assert wild.reason == "the training loss is nan at step 2"
+    assert wild.reason == "the training loss is nan at step 3"
     assert swept.steps(wild.name, "val/top1") == []
     assert swept.client.get_run(wild.run_id).info.status == "FAILED"
     assert swept.resumed.stdout.count("wild (seed 0") == 2  # starts, diverged: no retry
@@ -261,7 +170,7 @@ def test_the_report_comes_from_mlflow_alone(swept: Swept, run_job: RunJob) -> No
     assert "| 87.4 |" in line
     assert "| -1.0 |" in line  # the paper's difference
     assert "8 videos of one seed" in text
-    assert "seed 0 diverged: the training loss is nan at step 2" in text
+    assert "seed 0 diverged: the training loss is nan at step 3" in text
 
 
 def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> None:
@@ -282,15 +191,15 @@ def test_the_best_of_a_sweep_becomes_champion(swept: Swept, run_job: RunJob) -> 
 
 
 def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
-    swept: Swept, overrides: tuple[str, ...]
+    swept: Swept, tiny_runs: tuple[str, ...]
 ) -> None:
     """Of the blind trial every test video is refused, which counts as wrong."""
-    blind = without_videos(overrides, "test", swept.home.work)
+    blind = without_videos(tiny_runs, "test", swept.home.work)
     (swept.home.work / "halving.yaml").write_text(HALVING.replace("BLIND", str(blind)))
     whole = swept.results().of_row("DSTS")[0]
     summary = swept.home.work / "runs" / whole.name / "summary.json"
     written = summary.stat().st_mtime_ns
-    told = tune(swept.home, "halving.yaml", *overrides)
+    told = tune(swept.home, "halving.yaml", *tiny_runs)
     assert told.returncode == 0, told.stdout + told.stderr
     results = swept.results("halving")
     blind_run = results.of_row("blind")[0]
@@ -304,13 +213,13 @@ def test_asha_stops_the_worse_trial_and_takes_the_shared_run_as_it_is(
 
 
 def test_a_killed_trial_goes_on_with_what_it_held_and_failed_ones_are_told_of(
-    overrides: tuple[str, ...], tmp_path: Path
+    tiny_runs: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Its process dies before its first evaluation; two CPUs do not hold its workers twice."""
     home = Home(tmp_path)
-    lost = without_videos(overrides, "train", home.work)
+    lost = without_videos(tiny_runs, "train", home.work)
     (home.work / "hurt.yaml").write_text(HURT.replace("LOST", str(lost)))
-    command = ("hurt.yaml", *overrides, "train.checkpoint_every_steps=1")
+    command = ("hurt.yaml", *tiny_runs, "train.checkpoint_every_steps=1")
     plan = plan_sweep(load_sweep(str(home.work / "hurt.yaml")), command[1:])
     checkpoints = home.work / "runs" / plan.trials[0].name / "checkpoints"
     with (home.work / "hurt.out").open("w+") as out:
@@ -340,7 +249,7 @@ def test_a_killed_trial_goes_on_with_what_it_held_and_failed_ones_are_told_of(
 
 
 def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
-    overrides: tuple[str, ...], tmp_path: Path, temporary: Path
+    tiny_runs: tuple[str, ...], tmp_path: Path, temporary: Path
 ) -> None:
     """The cluster carries one run at a time; the sweeps have one of their two runs in common."""
     home = Home(tmp_path)
@@ -353,7 +262,7 @@ def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
         submit = ("ray", "job", "submit", "--address", address, "--working-dir", ".", "--")
         jobs = [
             subprocess.Popen(
-                [*submit, "python", "jobs/tune.py", str(home.work / f"{name}.yaml"), *overrides],
+                [*submit, "python", "jobs/tune.py", str(home.work / f"{name}.yaml"), *tiny_runs],
                 cwd=REPOSITORY,
                 env=home.environment(**variables),
                 stdout=subprocess.PIPE,
@@ -367,6 +276,7 @@ def test_two_submitted_sweeps_at_once_share_the_cluster_and_their_runs(
     uri = f"sqlite:///{home.folder / 'dsts_ray' / 'runs' / 'mlflow.db'}"
     results = [read_sweep(name, uri) for name in sweeps]
     assert [run.outcome for found in results for run in found.runs.values()] == ["finished"] * 4
+    assert [found.rows for found in results] == [["DSTS", "w/o skip"], ["DSTS", "w/o UDL"]]
     common = results[0].of_row("DSTS")[0]
     assert common.name == results[1].of_row("DSTS")[0].name
     points = connect(uri).get_metric_history(common.run_id, "train/loss")

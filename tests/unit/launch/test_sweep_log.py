@@ -15,7 +15,19 @@ from dsts_ray.report.record import FAILED, FINISHED, STOPPED, new_record
 from dsts_ray.report.results import read_sweep
 from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.mlflow import open_run
-from tests.support.sweeps import begin_sweep
+from tests.support.sweeps import WrittenSweep, begin_sweep
+
+
+def begin(sweep: WrittenSweep, state: TrialState) -> str:
+    """The id of the trial's run, which has begun."""
+    return open_run(
+        uri=sweep.uri,
+        experiment="dsts_ray",
+        run_name=state.trial.name,
+        artifact_root=None,
+        params={},
+        tags={},
+    )
 
 
 def test_an_outage_of_mlflow_delays_what_is_logged_and_ends_nothing(
@@ -25,17 +37,7 @@ def test_an_outage_of_mlflow_delays_what_is_logged_and_ends_nothing(
     job = SweepJob(sweep.plan, tmp_path, sweep.uri, sweep.run_id)
     log = SweepLog(job, sweep.record, Console(width=200))
     first, second = (TrialState(trial, RUNNING, step=4) for trial in sweep.plan.trials[:2])
-    ids = [
-        open_run(
-            uri=sweep.uri,
-            experiment="dsts_ray",
-            run_name=state.trial.name,
-            artifact_root=None,
-            params={},
-            tags={},
-        )
-        for state in (first, second)
-    ]
+    ids = [begin(sweep, state) for state in (first, second)]
     store = Path(sweep.uri.removeprefix("sqlite:///"))
     away = store.rename(tmp_path / "away")
     first.outcome, first.reason = FAILED, "it died"
@@ -52,6 +54,23 @@ def test_an_outage_of_mlflow_delays_what_is_logged_and_ends_nothing(
     assert runs[0].data.metrics == {"val/top1": 0.25}
     told = read_sweep("hand", sweep.uri).record.outcomes
     assert told == {first.trial.name: (FAILED, "it died"), second.trial.name: (STOPPED, "")}
+
+
+def test_runs_of_an_interrupted_sweep_do_not_stay_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = begin_sweep(tmp_path)
+    log = SweepLog(SweepJob(sweep.plan, tmp_path, sweep.uri, sweep.run_id), sweep.record, Console())
+    states = [TrialState(trial, RUNNING, step=4) for trial in sweep.plan.trials[:2]]
+    ids = [begin(sweep, state) for state in states]
+    states[0].outcome = FINISHED
+    log.interrupted(states)
+    runs = [connect(sweep.uri).get_run(run_id) for run_id in ids]
+    assert [run.info.status for run in runs] == ["RUNNING", "KILLED"]
+    assert not read_sweep("hand", sweep.uri).record.outcomes  # both are yet to be told of
+    Path(sweep.uri.removeprefix("sqlite:///")).rename(tmp_path / "away")
+    log.interrupted(states)
+    assert f"how {sweep.plan.name} stands is yet to be logged" in capsys.readouterr().out
 
 
 def test_a_drawn_trial_is_one_of_the_record_however_often_it_begins(tmp_path: Path) -> None:
