@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,11 +120,13 @@ class Training:
 
 
 @contextlib.contextmanager
-def cluster(home: Home, temporary: Path, head: str = "127.0.0.1") -> Iterator[Nodes]:
+def cluster(
+    home: Home, temporary: Path, head: str = "127.0.0.1", options: Sequence[str] = ()
+) -> Iterator[Nodes]:
     """A cluster with its head alone; all its processes end with the context."""
     nodes = Nodes(home, temporary, head)
     try:
-        nodes.start_head()
+        nodes.start_head(*options)
         yield nodes
     finally:
         for node in reversed(nodes.nodes):
