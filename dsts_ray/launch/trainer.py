@@ -202,6 +202,7 @@ def _summarize(
         "clips_per_s": returned["clips_per_s"],
         "data_wait_ratio": returned["data_wait_ratio"],
         "checkpoint_ratio": returned["checkpoint_ratio"],
+        "tracking_ratio": returned["tracking_ratio"],
         "num_skipped_steps": len(returned["nonfinite"]),
         "refused": [
             {"video_id": video_ids[sample].as_py(), "reason": reason}

@@ -163,6 +163,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "clips_per_s": loop.ledger.clips_per_s,
         "data_wait_ratio": loop.ledger.data_wait_ratio,
         "checkpoint_ratio": loop.ledger.checkpoint_ratio,
+        "tracking_ratio": loop.ledger.tracking_ratio,
         "refused": loop.all_refused(),
         "nonfinite": loop.ledger.nonfinite,
         "was_stopped": loop.was_stopped,

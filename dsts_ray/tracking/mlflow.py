@@ -217,7 +217,7 @@ class MLflowTracker:
             system_metrics: log ``system/*`` of this machine (processor, memory, disk, network, and
                 NVIDIA GPUs where nvidia-ml-py is installed) every 10 s, at the step reached then.
             flush_s: seconds between deliveries.
-            close_timeout_s: seconds for which ``close`` goes on trying.
+            close_timeout_s: seconds without an answer after which ``close`` gives up.
         """
         self._run_id = run_id
         self._flush_s, self._close_timeout_s = flush_s, close_timeout_s
@@ -228,6 +228,7 @@ class MLflowTracker:
         self._steps_before: dict[str, int] | None = None
         self._step = self._step_timestamp = 0
         self._last_error: Exception | None = None
+        self._answered_s = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
         self._thread.start()
@@ -245,18 +246,21 @@ class MLflowTracker:
             return list(self._unsent)
 
     def close(self) -> None:
-        """Deliver everything queued, then return.
+        """Deliver everything queued, however slowly the server takes it, then return.
 
         Raises:
-            TrackingError: points are undelivered after ``close_timeout_s`` seconds; says how many.
+            TrackingError: the server took nothing for ``close_timeout_s`` seconds; says how many
+                points are undelivered.
         """
+        self._answered_s = time.monotonic()
         self._closing.set()
-        self._thread.join(self._close_timeout_s)
+        while self._thread.is_alive() and (left := self._patience_s()) > 0:
+            self._thread.join(left)
         num_undelivered = len(self.undelivered())
         if num_undelivered:
             raise TrackingError(
-                f"{num_undelivered} metric points of run {self._run_id} were not delivered in "
-                f"{self._close_timeout_s:g} s of trying ({without_password(self._last_error)}). "
+                f"{num_undelivered} metric points of run {self._run_id} were not delivered: the "
+                f"server took nothing for {self._close_timeout_s:g} s ({without_password(self._last_error)}). "
                 "Start the server again; a resumed run logs again what follows its checkpoint."
             )
 
@@ -272,18 +276,22 @@ class MLflowTracker:
                 self._sample_system_metrics()
                 next_sample_s += SYSTEM_METRICS_INTERVAL_S
             self._deliver()
-        deadline_s = time.monotonic() + self._close_timeout_s
-        while not self._deliver() and time.monotonic() < deadline_s:
+        while not self._deliver() and self._patience_s() > 0:
             time.sleep(self._flush_s)
+
+    def _patience_s(self) -> float:
+        return self._answered_s + self._close_timeout_s - time.monotonic()
 
     def _deliver(self) -> bool:
         """Send what is queued; False when the server did not take all of it."""
         try:
             if self._steps_before is None:
                 self._steps_before = _last_steps(self._client, self._run_id)
+                self._answered_s = time.monotonic()
             while points := self.undelivered()[:MAX_METRICS_PER_BATCH]:
                 fresh = [p for p in points if p.step > self._steps_before.get(p.key, -1)]
                 self._client.log_batch(self._run_id, metrics=[Metric(*point) for point in fresh])
+                self._answered_s = time.monotonic()
                 with self._lock:
                     del self._unsent[: len(points)]
         except (MlflowException, OSError) as error:

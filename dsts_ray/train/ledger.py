@@ -30,6 +30,7 @@ class Ledger:
         waiting_s: Waiting for data.
         checkpoint_s: Of training held up by checkpoints, until each is copied into memory and the
             one before it is written.
+        tracking_s: Of the training loop held up by the tracker.
         num_clips: Clips trained on, of all workers.
         num_refused: Clips refused in the epoch under way, of all workers.
         nonfinite: Steps whose loss or gradient was NaN or infinite.
@@ -41,6 +42,7 @@ class Ledger:
     training_s: float = 0.0
     waiting_s: float = 0.0
     checkpoint_s: float = 0.0
+    tracking_s: float = 0.0
     num_clips: int = 0
     num_refused: int = 0
     nonfinite: list[NonFiniteStep] = field(default_factory=list)
@@ -61,6 +63,11 @@ class Ledger:
         """Share of the time of training and checkpoints that checkpoints take."""
         spent = self.training_s + self.checkpoint_s
         return self.checkpoint_s / spent if spent else 0.0
+
+    @property
+    def tracking_ratio(self) -> float:
+        """Time that the tracker holds the training loop up over the training time."""
+        return self.tracking_s / self.training_s if self.training_s else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -105,14 +105,14 @@ class TrainingLoop:
             self.ledger.num_clips += result.num_clips
             metrics |= {} if result.was_skipped else result.metrics
             timings = {"time/step_s": elapsed, "time/data_wait_s": waited}
-            self.tracker.log_metrics({**result.metrics, **timings}, step=step)
+            self._log({**result.metrics, **timings}, step)
             self._show(step, result.loss)
             notice = self.context.notice()
             if self.plan.ends_epoch(step):
                 self._end_epoch(step)
             if self.plan.evaluates_after(step):
                 evaluation = self.evaluate()
-                logged = {"logged_ms": self.tracker.log_metrics(evaluation, step=step)}
+                logged = {"logged_ms": self._log(evaluation, step)}
                 metrics |= evaluation
                 report = {**metrics, **logged, "step": step + 1}
                 self._save(step, report, metrics)
@@ -129,7 +129,14 @@ class TrainingLoop:
         self.context.report(report, self.write(step + 1, dict(metrics)))
         elapsed = time.perf_counter() - started
         self.ledger.checkpoint_s += elapsed
-        self.tracker.log_metrics({"time/checkpoint_s": elapsed}, step=step)
+        self._log({"time/checkpoint_s": elapsed}, step)
+
+    def _log(self, metrics: Mapping[str, float], step: int) -> int:
+        """Log metrics of a step; returns the timestamp they are stored under."""
+        started = time.perf_counter()
+        timestamp = self.tracker.log_metrics(metrics, step=step)
+        self.ledger.tracking_s += time.perf_counter() - started
+        return timestamp
 
     def all_refused(self) -> dict[int, str]:
         """Reasons of the videos refused so far, by sample id; called on all workers."""
@@ -166,7 +173,7 @@ class TrainingLoop:
             NonFiniteStep(step, result.loss, _samples_of(train), _samples_of(held_out))
         )
         skipped = [entry.step for entry in self.ledger.nonfinite]
-        self.tracker.log_metrics({"train/num_skipped": len(skipped)}, step=step)
+        self._log({"train/num_skipped": len(skipped)}, step)
         in_a_row = skipped[-MAX_SKIPPED_IN_A_ROW:] == list(
             range(step - MAX_SKIPPED_IN_A_ROW + 1, step + 1)
         )
@@ -200,13 +207,14 @@ class TrainingLoop:
         metrics |= {
             "time/clips_per_s": self.ledger.clips_per_s,
             "time/data_wait_ratio": self.ledger.data_wait_ratio,
+            "time/tracking_ratio": self.ledger.tracking_ratio,
         }
         if self._chosen is not None and self._chosen.shape[1] > 1:
             counts = sum_over_workers(self._chosen).double()
             for layer, shares in enumerate(counts / counts.sum(1, keepdim=True)):
                 even = torch.log(shares.new_tensor(len(shares)))
                 metrics[f"dsts/layer{layer}/train_utilization"] = entropy(shares) / float(even)
-        self.tracker.log_metrics(metrics, step=step)
+        self._log(metrics, step)
         self.ledger.num_refused, self._chosen = 0, None
 
     def _show(self, step: int, loss: float) -> None:

@@ -33,7 +33,7 @@ from tests.support.jobs import (
     session,
     wait_for,
 )
-from tests.support.mlflow_server import Server
+from tests.support.mlflow_server import Server, running_server
 
 COMMAND = (
     *DEMO,
@@ -127,10 +127,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> UntrainedModel:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    yield server
-    server.kill()
+    with running_server(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

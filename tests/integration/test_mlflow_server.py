@@ -17,6 +17,7 @@ from dsts_ray.tracking import registry
 from dsts_ray.tracking.mlflow import MLflowTracker, connect, finish_run, log_artifacts, open_run
 from dsts_ray.tracking.registry import RegisteredVersion, promote_if_better, resolve_model
 from tests.support.mlflow_server import Server
+from tests.support.slow_line import SlowLine
 
 MODEL_SCRIPT = """
 from dsts_ray.tracking.pyfunc import Prediction, serve
@@ -138,6 +139,18 @@ def test_a_slow_server_is_waited_for_at_the_end(server: Server, run_id: str) -> 
     finish_run(uri=server.uri, run_id=run_id, status="FINISHED")
     wake.join()
     assert connect(server.uri).get_run(run_id).info.status == "FINISHED"
+
+
+def test_many_points_are_delivered_to_a_slow_server_at_the_end(
+    server: Server, run_id: str
+) -> None:
+    line = SlowLine(server.port, delay_s=1.5)
+    tracker = MLflowTracker(uri=line.uri, run_id=run_id, flush_s=60.0, close_timeout_s=3.0)
+    for step in range(3000):
+        tracker.log_metrics({"train/loss": float(step)}, step=step)
+    tracker.close()
+    line.close()
+    assert steps(server, run_id, "train/loss") == list(range(3000))
 
 
 def test_a_server_that_stays_away_is_reported_by_close(server: Server, run_id: str) -> None:
