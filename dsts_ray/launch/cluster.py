@@ -29,7 +29,10 @@ from dsts_ray.launch.capacity import (
 _LOCAL = "local"
 _OBJECT_STORE_BYTES = 1 << 30
 _POLL_S = 2.0
-_WORKER_ENVIRONMENT = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+_WORKER_ENVIRONMENT = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # a stuck worker is waited for in vain
+}
 
 
 @contextmanager
