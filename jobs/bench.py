@@ -1,6 +1,6 @@
 """Compare two ways of doing the same work.
 
-python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead|data|growth
+python jobs/bench.py scoring|dispatch|udl|train_overhead|inference_overhead|data|growth|scaling
 """
 
 import argparse
@@ -10,7 +10,10 @@ from pathlib import Path
 
 from dsts_ray.errors import DSTSRayError
 
-NAMES = ("scoring", "dispatch", "udl", "train_overhead", "inference_overhead", "data", "growth")
+NAMES = (
+    *("scoring", "dispatch", "udl", "train_overhead", "inference_overhead"),
+    *("data", "growth", "scaling"),
+)
 WITH_VARIANTS = ("train_overhead", "data")
 
 
@@ -27,17 +30,13 @@ def main() -> int:
     """Parse, measure, print; 1 if a bound does not hold."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("bench", choices=NAMES)
-    parser.add_argument("--preset", default="ssv2_tpn_dsts", help="network (default: %(default)s)")
+    parser.add_argument("--preset", help="network (default: ssv2_tpn_dsts; demo for scaling)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="(default: a GPU where there is)")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="(default: bf16 on a GPU, fp32 on a CPU)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="of the preset's frames")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        help="clips (default: 2; 4 and 8 for train_ and inference_overhead)",
-    )
+    parser.add_argument("--batch-size", type=int, help="clips (default: the bench's own)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each way")
     parser.add_argument("--only", default="", metavar="TEXT", help="variants with it in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
@@ -59,14 +58,15 @@ def main() -> int:
         from dsts_ray.bench.table import BENCHES
 
         keep_freed_memory()
-        default = {"inference_overhead": 8, "train_overhead": 4}.get(arguments.bench, 2)
+        sizes = {"inference_overhead": 8, "train_overhead": 4, "scaling": 16}
+        preset = "demo" if arguments.bench == "scaling" else "ssv2_tpn_dsts"
         device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
         setting = Setting(
-            preset=arguments.preset,
+            preset=arguments.preset or preset,
             device=torch.device(device),
             precision=arguments.precision or ("bf16" if device == "cuda" else "fp32"),
             scale=arguments.scale,
-            batch_size=arguments.batch_size or default,
+            batch_size=arguments.batch_size or sizes.get(arguments.bench, 2),
             repeats=arguments.repeats,
             only=arguments.only,
             overrides=tuple(arguments.overrides),

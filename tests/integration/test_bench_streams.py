@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.jobs import RunJob
+from tests.support.jobs import DEMO, TINY, RunJob
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.exhaustive]
 
@@ -40,3 +40,18 @@ def test_growth_is_a_row_for_each_number_of_videos(run_job: RunJob) -> None:
     rows = json.loads(Path("g.json").read_text())
     assert [row["variant"] for row in rows] == [f"{n} videos" for n in (10, 100, 1000, 10000)]
     assert all(row["a"]["median_s"] > 0 for row in rows)
+
+
+def test_scaling_says_what_two_workers_bring_and_where_their_time_goes(run_job: RunJob) -> None:
+    options = ("--scale", "0.5", "--batch-size", "4", "--repeats", "1", "--json", "s.json")
+    result = run_job("bench.py", "scaling", *options, *DEMO, *TINY)
+    assert result.code == 0, result.err
+    (row,) = json.loads(Path("s.json").read_text())
+    assert row["ratio"] == pytest.approx(row["a"]["median_s"] / row["b"]["median_s"] / 2)
+    shares = re.findall(
+        r"(\d) workers?: collectives ([\d.]+)% of a step, waiting for data [\d.]+%, checkpoints",
+        row["note"],
+    )
+    (_, alone), (_, joined) = shares
+    assert float(alone) == 0
+    assert 0 < float(joined) < 100
