@@ -1,8 +1,6 @@
 """Faults of processes and nodes in the middle of a run, which ends as if there had been none."""
 
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
 from torch import Tensor
@@ -10,20 +8,11 @@ from torch import Tensor
 from dsts_ray.launch.snapshot import latest_step
 from tests.cluster.conftest import NUM_STEPS, ON_NODES, assert_undisturbed
 from tests.support.jobs import kill_tree
-from tests.support.nodes import Node, Nodes, Training, drain, node_id, training_workers
+from tests.support.nodes import Node, Nodes, drain, node_id, training_workers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 COLLECTIVE_TIMEOUT_S = 20
-
-
-def recovered(run: Training, line: str, fault: Callable[[], object]) -> float:
-    """Do what goes wrong; returns seconds until workers start again, as a line says."""
-    before = run.told().count(line)
-    started = time.monotonic()
-    fault()
-    run.wait_for(lambda: run.told().count(line) > before)
-    return time.monotonic() - started
 
 
 def hosts(nodes: list[Node]) -> list[Node]:
@@ -43,11 +32,11 @@ def test_killed_nodes_twice_and_a_stuck_worker(
         for number, step in enumerate((3, 7)):
             run.reached(step)
             victim = hosts(spares)[number]
-            seconds[f"node {number} killed"] = recovered(run, again, lambda v=victim: kill_tree(v))
+            seconds[f"node {number} killed"] = run.recovered(again, lambda v=victim: kill_tree(v))
             spares = [*(node for node in spares if node is not victim), nodes.start_node()]
         run.reached(11)
         stuck = training_workers(hosts(spares)[0])[0]
-        seconds["stuck"] = recovered(run, again, lambda: stuck.send_signal(signal.SIGSTOP))
+        seconds["stuck"] = run.recovered(again, lambda: stuck.send_signal(signal.SIGSTOP))
         assert run.ended() == 0, run.told()
     finally:
         kill_tree(run.process)
@@ -64,7 +53,7 @@ def test_a_node_that_is_to_be_taken_away(nodes: Nodes, undisturbed: dict[str, Te
         run.wait_for(lambda: "epoch 1" in run.told())
         leaving = hosts(nodes.nodes)[0]
         again = "a worker failed; all start again from step"
-        seconds = recovered(run, again, lambda: drain(nodes, names[id(leaving)], seconds=15))
+        seconds = run.recovered(again, lambda: drain(nodes, names[id(leaving)], seconds=15))
         print(f"drained: {seconds:.0f} s")
         step = int(run.told().rpartition(again)[2].split()[0])
         assert step % (NUM_STEPS // 2), "evaluations save the run there anyway"

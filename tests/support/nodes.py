@@ -110,6 +110,14 @@ class Training:
 
         self.wait_for(reached)
 
+    def recovered(self, line: str, fault: Callable[[], object]) -> float:
+        """Do what goes wrong; returns seconds until workers start again, as a line says."""
+        before = self.told().count(line)
+        started = time.monotonic()
+        fault()
+        self.wait_for(lambda: self.told().count(line) > before)
+        return time.monotonic() - started
+
     def wait_for(self, happened: Callable[[], object], seconds: float = 420) -> float:
         """Wait until something has happened in the run, which must not end; returns seconds."""
         return wait_for(self.process, happened, seconds, self.told)
@@ -149,6 +157,14 @@ def processes(node: Node, name: str) -> list[psutil.Process]:
             if name in process.cmdline()[0]:
                 found.append(process)
     return found
+
+
+def store_statistics(nodes: Nodes) -> str:
+    """What Ray tells of the object stores of all nodes."""
+    command = ("ray", "memory", f"--address={nodes.address}", "--stats-only")
+    result = nodes.home.run(*command, RAY_AUTH_MODE="disabled")
+    assert "Plasma memory usage" in result.stdout, result.stdout + result.stderr
+    return result.stdout
 
 
 def node_id(nodes: Nodes, node: Node) -> str:
