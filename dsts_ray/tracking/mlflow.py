@@ -258,10 +258,11 @@ class MLflowTracker:
             self._thread.join(left)
         num_undelivered = len(self.undelivered())
         if num_undelivered:
+            reason = without_password(self._last_error)
             raise TrackingError(
                 f"{num_undelivered} metric points of run {self._run_id} were not delivered: the "
-                f"server took nothing for {self._close_timeout_s:g} s ({without_password(self._last_error)}). "
-                "Start the server again; a resumed run logs again what follows its checkpoint."
+                f"server took nothing for {self._close_timeout_s:g} s ({reason}). Start the server "
+                "again; a resumed run logs again what follows its checkpoint."
             )
 
     def _enqueue(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:

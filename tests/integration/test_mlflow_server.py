@@ -141,9 +141,7 @@ def test_a_slow_server_is_waited_for_at_the_end(server: Server, run_id: str) -> 
     assert connect(server.uri).get_run(run_id).info.status == "FINISHED"
 
 
-def test_many_points_are_delivered_to_a_slow_server_at_the_end(
-    server: Server, run_id: str
-) -> None:
+def test_many_points_are_delivered_to_a_slow_server_at_the_end(server: Server, run_id: str) -> None:
     line = SlowLine(server.port, delay_s=1.5)
     tracker = MLflowTracker(uri=line.uri, run_id=run_id, flush_s=60.0, close_timeout_s=3.0)
     for step in range(3000):

@@ -101,14 +101,14 @@ class Training:
         """What it has printed."""
         return self.out.read_text()
 
+    def num_recorded(self) -> int:
+        """Steps whose clips have been taken down, those before them included."""
+        files = self.home.work.glob("runs/*/samples/*.parquet")
+        return max((int(path.stem.partition("-")[2]) for path in files), default=0)
+
     def reached(self, step: int) -> None:
         """Wait until clips of this step, from 0, or a later one have been taken down."""
-
-        def reached() -> bool:
-            files = self.home.work.glob("runs/*/samples/*.parquet")
-            return any(int(path.stem.partition("-")[2]) > step for path in files)
-
-        self.wait_for(reached)
+        self.wait_for(lambda: self.num_recorded() > step)
 
     def recovered(self, line: str, fault: Callable[[], object]) -> float:
         """Do what goes wrong; returns seconds until workers start again, as a line says."""
