@@ -34,12 +34,11 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3 * 3600)]
 
 NUM_FAULTS = 20
 NUM_HOSTS = 3
-NUM_EPOCHS = 300
+NUM_EPOCHS = 450
 NUM_STEPS = 4 * NUM_EPOCHS
 LONG = (
     f"train.num_epochs={NUM_EPOCHS}",
     f"train.evaluate_every_epochs={NUM_EPOCHS}",
-    "train.checkpoint_every_steps=5",
 )
 
 
@@ -59,7 +58,13 @@ class Soak:
     def start(self) -> None:
         """Start the run, or the same command again."""
         lasting = ("scaling.max_failures=1000", "scaling.collective_timeout_s=20")
-        self.run = self.nodes.train(*ON_NODES, *LONG, *lasting, f"tracking.uri={self.server.uri}")
+        self.run = self.nodes.train(
+            *ON_NODES,
+            *LONG,
+            *lasting,
+            "train.checkpoint_every_steps=5",
+            f"tracking.uri={self.server.uri}",
+        )
 
     def hosts(self) -> list[Node]:
         """Nodes that train."""
@@ -142,5 +147,7 @@ def test_twenty_random_faults(hosts: Nodes, cables: Network, tmp_path: Path) -> 
             print(soak.run.told())
     alone = tmp_path / "undisturbed"
     alone.mkdir()
-    undisturbed = weights_without_a_fault(Home(alone), NUM_STEPS, *LONG)
+    undisturbed = weights_without_a_fault(
+        Home(alone), NUM_STEPS, *LONG, "train.checkpoint_every_steps=0"
+    )
     assert_undisturbed(soak.run, undisturbed, num_steps=NUM_STEPS)
