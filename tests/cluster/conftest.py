@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from torch import Tensor
 
 from dsts_ray.data.order import TrainingOrder
-from tests.support.jobs import DEMO, TINY, Home, final_weights
+from tests.support.jobs import DEMO, TINY, Home, assert_same_weights, final_weights
 from tests.support.network import Network, network
 from tests.support.nodes import Node, Nodes, Training, cluster
 
@@ -89,9 +88,7 @@ def assert_undisturbed(
     run: Training, undisturbed: dict[str, Tensor], num_steps: int = NUM_STEPS
 ) -> None:
     """All steps were made, of the right clips, and the weights are the undisturbed run's."""
-    ours = final_weights(run.folder, num_steps)
-    for name, value in undisturbed.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6, msg=name)
+    assert_same_weights(final_weights(run.folder, num_steps), undisturbed)
     assert_every_clip_once(run, num_steps)
 
 

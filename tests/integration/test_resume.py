@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from rich.console import Console
 
 from dsts_ray.config.load import load_config
@@ -14,7 +13,7 @@ from dsts_ray.data.order import TrainingOrder
 from dsts_ray.errors import ConfigError
 from dsts_ray.launch.trainer import train
 from dsts_ray.tracking.mlflow import connect
-from tests.support.jobs import SubmittedRun, TrainedRun, final_weights
+from tests.support.jobs import SubmittedRun, TrainedRun, assert_same_weights, final_weights
 
 NUM_STEPS = 12
 
@@ -51,9 +50,7 @@ def test_final_weights_are_those_of_the_undisturbed_run(
     trained: TrainedRun, submitted: SubmittedRun
 ) -> None:
     ours, theirs = (final_weights(run.folder, NUM_STEPS) for run in (trained, submitted))
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6, msg=name)
+    assert_same_weights(ours, theirs)
 
 
 def test_every_step_is_logged_once(trained: TrainedRun) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import psutil
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -244,6 +245,13 @@ def final_weights(folder: Path, num_steps: int) -> dict[str, Tensor]:
         if json.loads(path.read_text())["step"] == num_steps
     )
     return load_file(state.parent / "model.safetensors")
+
+
+def assert_same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """The weights of two runs are alike to 1e-6."""
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6, msg=name)
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
