@@ -20,7 +20,7 @@ def hosts(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if training_workers(node)]
 
 
-def test_killed_nodes_twice_and_a_stuck_worker(
+def test_killed_nodes_twice_a_stuck_worker_and_a_killed_one(
     nodes: Nodes, undisturbed: dict[str, Tensor]
 ) -> None:
     """With a spare node for each that goes; the same number of workers."""
@@ -37,6 +37,9 @@ def test_killed_nodes_twice_and_a_stuck_worker(
         run.reached(11)
         stuck = training_workers(hosts(spares)[0])[0]
         seconds["stuck"] = run.recovered(again, lambda: stuck.send_signal(signal.SIGSTOP))
+        run.reached(14)
+        victim = training_workers(hosts(spares)[1])[0]
+        seconds["worker killed"] = run.recovered(again, victim.kill)
         assert run.ended() == 0, run.told()
     finally:
         kill_tree(run.process)
