@@ -18,6 +18,7 @@ from tests.cluster.conftest import (
     weights_without_a_fault,
 )
 from tests.support.jobs import Home, kill_tree
+from tests.support.mlflow_server import Server, running_server
 from tests.support.network import Network
 from tests.support.nodes import (
     Node,
@@ -28,7 +29,6 @@ from tests.support.nodes import (
     processes,
     training_workers,
 )
-from tests.support.tracking_server import Server, running_server
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3 * 3600)]
 

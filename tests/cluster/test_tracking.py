@@ -10,8 +10,9 @@ from dsts_ray.launch.snapshot import latest_step
 from dsts_ray.tracking.mlflow import connect
 from tests.cluster.conftest import ON_NODES
 from tests.support.jobs import kill_tree, wait_until
+from tests.support.mlflow_server import running_server
 from tests.support.nodes import Nodes
-from tests.support.tracking_server import SlowLine, running_server
+from tests.support.slow_line import SlowLine
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
