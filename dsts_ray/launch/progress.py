@@ -106,6 +106,20 @@ def stopped_by_sigterm(board: ActorHandle[Any]) -> Iterator[None]:
 
 
 @contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM, with which ``ray job stop`` begins, raise ``KeyboardInterrupt``, too."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interrupted_by_ctrl_c() -> Iterator[None]:
     """Have Ctrl-C raise ``KeyboardInterrupt`` though Ray Train ends the process without a word.
 

@@ -27,6 +27,7 @@ from dsts_ray.launch.cluster import connected, num_runs_at_once
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.home import storage_folder, tracking_uri
 from dsts_ray.launch.lock import locked
+from dsts_ray.launch.progress import interrupted_by_sigterm
 from dsts_ray.launch.searcher import optuna_searcher
 from dsts_ray.launch.sweep_log import SweepLog
 from dsts_ray.launch.trial import TRIAL_KEY, SweepJob, run_trial
@@ -116,7 +117,7 @@ def _run_alone(plan: SweepPlan, storage: Path, console: Console, *, resume: bool
         for config in configs:
             with locked(storage / _LOCKS / "data"):
                 _check_data(config, storage)
-    with _sweep_run(plan, record, uri, storage) as run_id, connected():
+    with _sweep_run(plan, record, uri, storage) as run_id, connected(), interrupted_by_sigterm():
         job = SweepJob(plan, storage, uri, run_id)
         at_once = num_runs_at_once(configs, console)
         console.print(
