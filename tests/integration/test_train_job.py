@@ -88,6 +88,7 @@ def test_mlflow_holds_metrics_parameters_and_versions(
     assert steps("time/checkpoint_s")[-1] == 11
     assert set(steps("time/checkpoint_s")) <= {2, 3, 5, 7, 8, 11}
     assert 0 < trained.summary["checkpoint_ratio"] < 0.5
+    assert 0 < trained.summary["tracking_ratio"] < 0.01
     assert run.data.metrics["val/top1"] == trained.summary["val/top1"]
 
 

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +70,14 @@ class ListTracker:
 
     def close(self) -> None:
         pass
+
+
+class SlowTracker(ListTracker):
+    """Holds up whoever logs."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> int:
+        time.sleep(0.01)
+        return super().log_metrics(metrics, step=step)
 
 
 class SpyStep(TrainingStep):
@@ -327,3 +336,13 @@ def test_a_run_that_is_asked_to_stop_at_its_end_has_ended(tmp_path: Path) -> Non
     loop, context = noticed_loop(tmp_path, *[Notice.NONE] * 4, Notice.STOP)
     assert not loop.was_stopped
     assert context.reported[-1]["step"] == 5
+
+
+def test_what_the_tracker_takes_from_the_loop_is_measured(tmp_path: Path) -> None:
+    config = tiny_config("train.batch_size=4")
+    loop = new_loop(tmp_path, config, torch_step(tiny_model(config), config))
+    loop.tracker = tracker = SlowTracker()
+    loop.run(0, {})
+    assert 0.01 * len(tracker.points) <= loop.ledger.tracking_s < 0.02 * len(tracker.points) + 1
+    logged = [point["time/tracking_ratio"] for _, point in tracker.points if "train/epoch" in point]
+    assert logged[-1] == pytest.approx(loop.ledger.tracking_ratio, rel=0.5)
