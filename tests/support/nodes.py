@@ -159,12 +159,9 @@ def processes(node: Node, name: str) -> list[psutil.Process]:
     return found
 
 
-def store_statistics(nodes: Nodes) -> str:
-    """What Ray tells of the object stores of all nodes."""
-    command = ("ray", "memory", f"--address={nodes.address}", "--stats-only")
-    result = nodes.home.run(*command, RAY_AUTH_MODE="disabled")
-    assert "Plasma memory usage" in result.stdout, result.stdout + result.stderr
-    return result.stdout
+def spilled_objects(nodes: Nodes) -> list[Path]:
+    """Files that hold what the nodes' object stores had no room for."""
+    return list(nodes.temporary.glob("session_2*/ray_spilled_objects_*/*"))
 
 
 def node_id(nodes: Nodes, node: Node) -> str:
