@@ -1,7 +1,6 @@
 """The client that has submitted a run is killed."""
 
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -40,9 +39,11 @@ def test_a_run_goes_on_without_the_client_that_submitted_it(
         wait_for(client, lambda: any(runs.glob("*/samples/*")), 400, Path(log.name).read_text)
         kill_tree(client)
         assert not list(runs.glob("*/summary.json"))
-        wait_until(lambda: any(runs.glob("*/summary.json")), 400)
-        time.sleep(5)
-        listed = home.run("ray", "job", "list", "--address", address, cwd=home.work, **variables)
-        assert "SUCCEEDED" in listed.stdout, listed.stdout + listed.stderr
+        jobs = ("ray", "job", "list", "--address", address)
+        wait_until(
+            lambda: "SUCCEEDED" in home.run(*jobs, cwd=home.work, **variables).stdout,
+            400,
+            lambda: home.run(*jobs, cwd=home.work, **variables).stdout,
+        )
     (summary,) = runs.glob("*/summary.json")
     assert_same_weights(final_weights(summary.parent, NUM_STEPS), undisturbed)

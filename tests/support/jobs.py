@@ -256,14 +256,14 @@ def assert_same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """All processes of the session that a process was started in as its own."""
-    members: list[psutil.Process] = []
+    members: set[psutil.Process] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
-        members = psutil.Process(process.pid).children(recursive=True)
+        members |= set(psutil.Process(process.pid).children(recursive=True))
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getsid(pid) == process.pid:
-                members.append(psutil.Process(pid))
-    return members
+                members.add(psutil.Process(pid))
+    return sorted(members, key=lambda member: member.pid)
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
