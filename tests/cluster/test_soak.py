@@ -33,8 +33,8 @@ from tests.support.nodes import (
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3 * 3600)]
 
 NUM_FAULTS = 20
-NUM_HOSTS = 3
-NUM_EPOCHS = 450
+NUM_WORKERS, NUM_HOSTS = 2, 3
+NUM_EPOCHS = 600
 NUM_STEPS = 4 * NUM_EPOCHS
 LONG = (
     f"train.num_epochs={NUM_EPOCHS}",
@@ -67,8 +67,13 @@ class Soak:
         )
 
     def hosts(self) -> list[Node]:
-        """Nodes that train."""
-        return [node for node in self.nodes.nodes if node.poll() is None and training_workers(node)]
+        """Nodes that train; waited for where a drained one has just gone."""
+
+        def training() -> list[Node]:
+            return [n for n in self.nodes.nodes if n.poll() is None and training_workers(n)]
+
+        self.run.wait_for(lambda: len(training()) == NUM_WORKERS)
+        return training()
 
     def worker(self) -> psutil.Process:
         """One of those that train."""
@@ -81,7 +86,9 @@ class Soak:
         self.worker().send_signal(signal.SIGSTOP)
 
     def kill_decoder(self) -> None:
-        self.random.choice(processes(self.nodes.nodes[0], "MapWorker")).kill()
+        head = self.nodes.nodes[0]
+        self.run.wait_for(lambda: processes(head, "MapWorker"))
+        self.random.choice(processes(head, "MapWorker")).kill()
 
     def kill_node(self) -> None:
         kill_tree(self.random.choice(self.hosts()))
