@@ -30,19 +30,9 @@ def test_trials_of_a_submitted_sweep_run_on_both_nodes(
             nodes.start_node(f"{agent}={free_port()}")
         wait_for(nodes.nodes[0], lambda: answers(f"{dashboard}/api/version"), 90)
         submit = ("ray", "job", "submit", "--address", dashboard, "--")
+        job = ("python", str(REPOSITORY / "jobs" / "tune.py"), "n_by_l")
         rows = [argument for row in ROWS for argument in ("--row", row)]
-        told = home.run(
-            *(
-                *submit,
-                "python",
-                str(REPOSITORY / "jobs" / "tune.py"),
-                "n_by_l",
-                *rows,
-                *overrides,
-                *ONE_A_NODE,
-            ),
-            RAY_AUTH_MODE="disabled",
-        )
+        told = home.run(*submit, *job, *rows, *overrides, *ONE_A_NODE, RAY_AUTH_MODE="disabled")
         assert told.returncode == 0, told.stdout + told.stderr
         workers = list_actors(
             address=dashboard, filters=[("class_name", "=", "RayTrainWorker")], limit=1000
