@@ -148,6 +148,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
     )
     try:
         metrics = loop.run(state.step, state.metrics)
+        refused = loop.all_refused()  # before rank 0 waits for MLflow and the others for it
     except (DataError, DivergedError) as error:  # all meet it alike, as they would after a restart
         return {
             "error": error,
@@ -164,7 +165,7 @@ def train_worker(job: WorkerJob) -> dict[str, Any]:
         "data_wait_ratio": loop.ledger.data_wait_ratio,
         "checkpoint_ratio": loop.ledger.checkpoint_ratio,
         "tracking_ratio": loop.ledger.tracking_ratio,
-        "refused": loop.all_refused(),
+        "refused": refused,
         "nonfinite": loop.ledger.nonfinite,
         "was_stopped": loop.was_stopped,
     }

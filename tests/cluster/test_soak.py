@@ -127,7 +127,7 @@ def test_twenty_random_faults(hosts: Nodes, cables: Network, tmp_path: Path) -> 
     """A fault 15 to 30 s after the run has come back from the one before."""
     (tmp_path / "server").mkdir()
     told = []
-    with running_server(tmp_path / "server") as server:
+    with running_server(tmp_path / "server", cables.address) as server:
         soak = Soak(hosts, cables, server, random.Random(0))
         faults: list[Callable[[], None]] = [
             *(soak.kill_worker, soak.stop_worker, soak.kill_decoder, soak.kill_node),

@@ -30,7 +30,9 @@ def test_a_server_that_is_away_and_slow_costs_no_metric_and_no_time(
     folder.mkdir()
     with running_server(folder) as server:
         line = SlowLine(server.port)
-        run = nodes.train(*ON_NODES, "train.num_epochs=100000", f"tracking.uri={line.uri}")
+        lasting = ("train.num_epochs=100000", "train.evaluate_every_epochs=100000")
+        impatient = "scaling.collective_timeout_s=12"  # less than the last delivery may take
+        run = nodes.train(*ON_NODES, *lasting, impatient, f"tracking.uri={line.uri}")
         try:
             run.reached(5)
             server.kill()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,19 +11,19 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.jobs import free_port
+
 
 class Server:
     """An MLflow server on a free port that can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        self.port = free_port()
+        self.uri = f"http://{host}:{self.port}"
+        self.folder, self.host = folder, host
 
     def start(self) -> None:
-        arguments = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        arguments = ["server", "--host", self.host, "--port", str(self.port), "--workers", "1"]
         stores = [
             "--backend-store-uri",
             f"sqlite:///{self.folder}/mlflow.db",
@@ -63,9 +62,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path, host: str = "127.0.0.1") -> Iterator[Server]:
     """A server that ends with the context."""
-    server = Server(folder)
+    server = Server(folder, host)
     server.start()
     try:
         yield server
