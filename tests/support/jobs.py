@@ -248,10 +248,14 @@ def final_weights(folder: Path, num_steps: int) -> dict[str, Tensor]:
 
 
 def assert_same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """The weights of two runs are alike to 1e-6."""
+    """The weights of two runs are alike to 1e-6, running statistics relative to their size.
+
+    Workers average these at checkpoints: at other steps, they are rounded otherwise.
+    """
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6, msg=name)
+        relative = 1e-6 if "running_" in name else 0
+        torch.testing.assert_close(ours[name], value, rtol=relative, atol=1e-6, msg=name)
 
 
 def session(process: subprocess.Popen[str]) -> list[psutil.Process]:

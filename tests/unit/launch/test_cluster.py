@@ -143,6 +143,7 @@ def test_a_node_that_starts_too_slowly_is_one_clear_error(monkeypatch: pytest.Mo
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # by other tests
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(ClusterError, match=r"did not start .*timed out.*try again when less else"),
