@@ -59,7 +59,8 @@ class Submitting:
 
     def wait_until_it_is(self, status: str) -> None:
         """Wait for the job's status."""
-        wait_until(lambda: status in self.job("status", ID), 400, lambda: self.job("logs", ID))
+        ended = f"JobStatus.{status}"
+        wait_until(lambda: ended in self.job("list"), 400, lambda: self.job("logs", ID))
 
 
 @pytest.fixture
