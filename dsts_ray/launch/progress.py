@@ -2,8 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import ray
@@ -98,11 +99,9 @@ def stopped_by_sigterm(board: ActorHandle[Any]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
         threading.Thread(target=lambda: board.stop.remote()).start()
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    before = signal.getsignal(signal.SIGTERM)
+    with _sigterm_handled_by(stop):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -112,7 +111,13 @@ def interrupted_by_sigterm() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    with _sigterm_handled_by(interrupt):
+        yield
+
+
+@contextmanager
+def _sigterm_handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
