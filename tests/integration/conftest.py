@@ -30,10 +30,10 @@ from tests.support.jobs import (
     UntrainedModel,
     head_node,
     kill_tree,
-    session,
     wait_for,
 )
 from tests.support.mlflow_server import Server, running_server
+from tests.support.nodes import training_workers
 
 COMMAND = (
     *DEMO,
@@ -58,7 +58,7 @@ def continued(home: Home, reached: int) -> subprocess.CompletedProcess[str]:
         process = home.start("train.py", *COMMAND, out=out, err=err)
         try:
             wait_for(process, lambda: any(home.work.glob(f"runs/*/samples/{reached:09d}-*")))
-            next(one for one in session(process) if "RayTrainWorker" in one.cmdline()[0]).kill()
+            training_workers(process)[0].kill()
             process.wait(240)
         finally:
             kill_tree(process)

@@ -145,12 +145,12 @@ def cluster(
 
 
 def training_workers(node: Node) -> list[psutil.Process]:
-    """Processes on a node that train."""
+    """Processes of a node, or of a driver with a cluster of its own, that train."""
     return processes(node, "RayTrainWorker")
 
 
 def processes(node: Node, name: str) -> list[psutil.Process]:
-    """Processes on a node whose title tells of an actor of this class."""
+    """Processes of a node whose title tells of an actor of this class."""
     found = []
     for process in session(node):
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):

@@ -1,6 +1,5 @@
 """Sweeps as a user starts, interrupts and kills them."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pyarrow as pa
 
 from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.tracking.connection import connect
 from tests.support.jobs import REPOSITORY, Home, kill_tree, session, wait_for, wait_until
+from tests.support.nodes import training_workers
 
 
 class Interrupted(NamedTuple):
@@ -63,16 +62,9 @@ def killed(home: Home, *arguments: str) -> None:
     """Begin a sweep and kill it, without a warning, as soon as workers train."""
     process = home.start("tune.py", *arguments)
     try:
-        wait_for(process, lambda: any("RayTrainWorker" in name(one) for one in session(process)))
+        wait_for(process, lambda: training_workers(process))
     finally:
         kill_tree(process)
-
-
-def name(process: psutil.Process) -> str:
-    """Title of a process; empty of one that has gone."""
-    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-        return process.cmdline()[0]
-    return ""
 
 
 def without_videos(overrides: tuple[str, ...], split: str, folder: Path) -> Path:
