@@ -72,7 +72,7 @@ def recover(checkpoints: Path, metric: str, tell: Tell) -> None:
     Raises:
         CheckpointError: There are checkpoints, and all are damaged.
     """
-    folders = {path for path in checkpoints.glob("checkpoint_*") if path.is_dir()}
+    folders = _folders(checkpoints)
     unreadable = False
     try:
         recorded = _recorded(checkpoints)
@@ -87,6 +87,25 @@ def recover(checkpoints: Path, metric: str, tell: Tell) -> None:
         _write_snapshot(checkpoints, sound, metric)
     elif unreadable:
         (checkpoints / SNAPSHOT_FILE).unlink()
+
+
+def delete_superseded(checkpoints: Path) -> None:
+    """Delete what a failed start of the workers wrote and was never taken down.
+
+    What is newer than all that count stays: that it was taken down may not be seen here yet.
+
+    Args:
+        checkpoints: Folder of Ray Train's run, whose workers write nothing yet.
+    """
+    recorded = _recorded(checkpoints)
+    for folder in _folders(checkpoints) - set(recorded):
+        if recorded and folder.name < recorded[0].name:
+            shutil.rmtree(folder)
+
+
+def _folders(checkpoints: Path) -> set[Path]:
+    """All checkpoints; their names sort by time."""
+    return {path for path in checkpoints.glob("checkpoint_*") if path.is_dir()}
 
 
 def _recorded(checkpoints: Path) -> list[Path]:

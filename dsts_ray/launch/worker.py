@@ -30,7 +30,7 @@ from dsts_ray.errors import DataError, DivergedError
 from dsts_ray.launch.context import RayContext
 from dsts_ray.launch.entry import WorkerJob
 from dsts_ray.launch.figures import FigureLog
-from dsts_ray.launch.snapshot import newest_sound
+from dsts_ray.launch.snapshot import delete_superseded, newest_sound
 from dsts_ray.launch.streams import TRAIN, VAL
 from dsts_ray.models.weights import load_starting_weights
 from dsts_ray.tracking.base import NullTracker, Tracker
@@ -175,6 +175,7 @@ def _chosen_checkpoint(job: WorkerJob, context: RayContext) -> Path | None:
     """The newest sound checkpoint; rank 0 chooses for all."""
     chosen = None
     if context.rank == 0:
+        delete_superseded(job["checkpoints"])
         chosen = newest_sound(job["checkpoints"], job["board"].tell.remote)
     return gather_objects(chosen)[0]
 

@@ -11,7 +11,13 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _Chec
 
 from dsts_ray.errors import CheckpointError
 from dsts_ray.launch import snapshot
-from dsts_ray.launch.snapshot import SNAPSHOT_FILE, latest_step, newest_sound, recover
+from dsts_ray.launch.snapshot import (
+    SNAPSHOT_FILE,
+    delete_superseded,
+    latest_step,
+    newest_sound,
+    recover,
+)
 from dsts_ray.train.checkpoint import (
     WEIGHTS_FILE,
     TrainingState,
@@ -100,6 +106,20 @@ def test_ray_train_reads_what_is_left_after_damage(tmp_path: Path) -> None:
     assert state.latest_checkpoint_result
     assert state.latest_checkpoint_result.metrics == {"step": 6}
     assert not leftover.exists()
+
+
+def test_what_an_attempt_wrote_and_nobody_took_down_goes_once_a_newer_one_counts(
+    tmp_path: Path,
+) -> None:
+    counting = run_folder(tmp_path, {2: 0.9, 4: 0.1})
+    leftover = write(tmp_path, 6)
+    delete_superseded(tmp_path)  # whose news may be on their way
+    assert leftover.exists()
+    newest = write(tmp_path, 8)
+    take_down(tmp_path, [*counting, newest])
+    delete_superseded(tmp_path)
+    left = {path for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {*counting, newest}
 
 
 @pytest.mark.parametrize("content", ["", '{"checkpoint_results": [', "[]"])
