@@ -2,6 +2,7 @@
 
 python jobs/evaluate.py --model models:/dsts_ray@champion
 python jobs/evaluate.py --model FOLDER evaluation.protocol=2x3 --save a.parquet
+python jobs/evaluate.py --model models:/dsts_ray/7 evaluation.protocol=2x3 --record
 python jobs/evaluate.py --score a.parquet
 python jobs/evaluate.py --fuse a.parquet b.parquet
 """
@@ -27,6 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", help="split of the manifest (default: the model's val_split)")
     parser.add_argument("--num-workers", type=int, default=1, help="copies of the model")
     parser.add_argument("--save", type=Path, metavar="FILE.parquet", help="save the predictions")
+    parser.add_argument("--record", action="store_true", help="for promote.py --protocol, --split")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="write all results")
     parser.add_argument("--per-class", action="store_true", help="print a table of the classes")
     parser.add_argument("--tracking-uri", help="MLflow (default: the store beside the run folders)")
@@ -34,13 +36,13 @@ def parse() -> argparse.Namespace:
         "overrides",
         metavar="key=value",
         nargs="*",
-        help="over the model's configuration, as evaluation.protocol=2x3; keys of evaluation and "
-        "data, scaling.cpus_per_worker",
+        help="over the model's configuration: evaluation.*, data.*, scaling.cpus_per_worker",
     )
     arguments = parser.parse_intermixed_args()
     for_models = {"--data": arguments.data, "--split": arguments.split}
     for_models |= {"--num-workers": arguments.num_workers != 1}
-    for_models |= {"--tracking-uri": arguments.tracking_uri, "key=value": arguments.overrides}
+    for_models |= {"--record": arguments.record, "--tracking-uri": arguments.tracking_uri}
+    for_models |= {"key=value": arguments.overrides}
     unused = [name for name, value in for_models.items() if value]
     if unused and not arguments.model:
         parser.error(f"{', '.join(unused)}: only with --model; predictions are read as they are")
@@ -54,20 +56,20 @@ def main() -> int:
         from rich.console import Console  # the imports below take seconds that --help does not need
 
         from dsts_ray.launch.evaluation_report import print_report, report_on, write_report
-        from dsts_ray.launch.evaluator import evaluation_task, run_evaluation
+        from dsts_ray.launch.evaluator import evaluate_model
         from dsts_ray.launch.home import output_path
         from dsts_ray.train.predictions import fuse, read_predictions, write_predictions
 
         if arguments.model:
-            task = evaluation_task(
+            saved = evaluate_model(
                 arguments.model,
                 uri=arguments.tracking_uri,
                 data=arguments.data,
                 split=arguments.split,
                 num_workers=arguments.num_workers,
                 overrides=arguments.overrides,
+                record=arguments.record,
             )
-            saved = run_evaluation(task)
         elif arguments.score:
             saved = read_predictions(arguments.score)
         else:

@@ -23,7 +23,6 @@ from dsts_ray.data.decoders import Rows
 from dsts_ray.data.manifest import Manifest
 from dsts_ray.data.pipeline import (
     batches,
-    execution_options,
     packed,
     test_stream,
     unpacked,
@@ -34,6 +33,7 @@ from dsts_ray.launch.cluster import check_evaluation_resources, connected
 from dsts_ray.launch.dataset import labelled_split, locate_manifest
 from dsts_ray.launch.failure import own_error
 from dsts_ray.launch.home import given_or_default_uri, storage_folder
+from dsts_ray.launch.measurement import record_evaluation
 from dsts_ray.launch.register import MANIFEST_TAG
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.tracking.registry import ResolvedModel, resolve_model
@@ -150,6 +150,31 @@ def evaluation_task(
     )
 
 
+def evaluate_model(model: str, *, uri: str | None, record: bool, **how: Any) -> SavedPredictions:  # noqa: ANN401 - of evaluation_task
+    """Make an :func:`evaluation_task` and run it.
+
+    Args:
+        model: As there.
+        uri: As there.
+        record: Whether the version keeps the evaluation, see :func:`record_evaluation`.
+        how: Further arguments.
+
+    Raises:
+        ConfigError: A folder is to keep it.
+    """
+    if record and not model.startswith("models:"):
+        raise ConfigError(
+            f"--record is for registered versions (models:/NAME@ALIAS or models:/NAME/VERSION), "
+            f"{model} is none: --save keeps its predictions in a file"
+        )
+    task = evaluation_task(model, uri=uri, **how)
+    saved = run_evaluation(task)
+    if record:
+        store = given_or_default_uri(uri)
+        record_evaluation(task.resolved, saved, videos=task.videos, uri=store)
+    return saved
+
+
 def run_evaluation(task: EvaluationTask) -> SavedPredictions:
     """Predict the videos of a task.
 
@@ -208,7 +233,6 @@ def _predicted_blocks(
         decoders=build_decoder_pool(config),
     )
     predicted = forward_passes(decoded, ForwardPass, worker, num_workers)
-    predicted.context.execution_options = execution_options()
     return list(batches(predicted, batch_size=block_size, prefetch_blocks=1))
 
 

@@ -13,7 +13,13 @@ from dsts_ray.data.manifest import Manifest
 from dsts_ray.errors import ConfigError, TrackingError
 from dsts_ray.launch.dataset import manifest_path
 from dsts_ray.launch.home import storage_folder
-from dsts_ray.launch.register import CHECKPOINT_ARTIFACT, MEASURED_ON, register_checkpoint
+from dsts_ray.launch.measurement import (
+    CHECKPOINT_ARTIFACT,
+    MEASURED_ON,
+    measurements,
+    predictions_artifact,
+)
+from dsts_ray.launch.register import register_checkpoint
 from dsts_ray.metrics.paired import Difference
 from dsts_ray.report.results import Recognized, read_sweep, recognized
 from dsts_ray.report.tables import compare_recognized
@@ -28,7 +34,7 @@ from dsts_ray.tracking.promotion import (
 from dsts_ray.tracking.registry import CHAMPION
 from dsts_ray.tracking.search import fetched
 from dsts_ray.train.checkpoint import CONFIG_FILE
-from dsts_ray.train.predictions import PREDICTIONS_FILE, read_predictions
+from dsts_ray.train.predictions import read_predictions
 
 METRICS = ("val/top1", "val/top5", "val/mean_class_accuracy")
 """What versions are compared by."""
@@ -41,7 +47,7 @@ class Verdict:
 
     Attributes:
         name: Registered model.
-        versions: All there are.
+        versions: All there are, each as each of its evaluations has measured it.
         candidate: The version that would be promoted.
         champion: The present one, None without one.
         metric: They are compared by.
@@ -85,12 +91,14 @@ def judge(
     """
     if metric not in METRICS:
         raise ConfigError(f"--metric is {metric}: use one of {', '.join(METRICS)}")
-    versions = list_versions(uri=uri, name=name)
+    versions = [one for found in list_versions(uri=uri, name=name) for one in measurements(found)]
     champion = next((version for version in versions if CHAMPION in version.aliases), None)
     declared = {"protocol": protocol, "split": split}
     for tag, value in declared.items():
         if value is None and champion is not None:
             declared[tag] = champion.tags.get(tag)
+    if champion is not None:
+        champion = _measured(champion.number, versions, declared, None)
     candidate = _candidate(name, number, versions, champion, metric, declared)
     objections = [
         f"its {tag} is {candidate.tags.get(tag, 'unknown')}, declared is {value}"
@@ -185,19 +193,17 @@ def _candidate(
     declared: dict[str, str | None],
 ) -> Version:
     if number is not None:
-        found = [version for version in versions if version.number == number]
-        if not found:
-            known = ", ".join(version.number for version in versions)
-            raise TrackingError(f"{name} has no version {number}; it has: {known or 'none'}")
-        _score(found[0], metric)
-        return found[0]
+        known = dict.fromkeys(version.number for version in versions)
+        if number not in known:
+            listed = ", ".join(known)
+            raise TrackingError(f"{name} has no version {number}; it has: {listed or 'none'}")
+        found = _measured(number, versions, declared, champion)
+        _score(found, metric)
+        return found
     alike = [
-        version
-        for version in versions
-        if metric in version.tags
-        and all(value in (None, version.tags.get(tag)) for tag, value in declared.items())
+        version for version in versions if metric in version.tags and _is_as(version, declared)
     ]
-    if champion and all(champion.tags.get(tag) == value for tag, value in declared.items()):
+    if champion and _is_as(champion, declared):
         alike = [version for version in alike if _measured_on(version) == _measured_on(champion)]
     if not alike:
         how = ", ".join(f"{tag} {value}" for tag, value in declared.items() if value)
@@ -213,6 +219,26 @@ def _candidate(
         alike,
         key=lambda version: (_score(version, metric), version is champion, int(version.number)),
     )
+
+
+def _measured(
+    number: str,
+    versions: Sequence[Version],
+    declared: dict[str, str | None],
+    champion: Version | None,
+) -> Version:
+    """Of a version's measurements the first that is most as declared and as the champion's."""
+    return max(
+        (version for version in versions if version.number == number),
+        key=lambda version: (
+            _is_as(version, declared),
+            champion is not None and _measured_on(version) == _measured_on(champion),
+        ),
+    )
+
+
+def _is_as(version: Version, declared: dict[str, str | None]) -> bool:
+    return all(value in (None, version.tags.get(tag)) for tag, value in declared.items())
 
 
 def _measured_on(version: Version) -> str:
@@ -245,9 +271,8 @@ def _difference(candidate: Version, champion: Version, metric: str, uri: str) ->
 
 
 def _recognized(version: Version, metric: str, uri: str) -> Recognized | None:
-    """What a version's checkpoint predicted; None where its run's files are another one's."""
-    path = f"{CHECKPOINT_ARTIFACT}/{PREDICTIONS_FILE}"
-    with fetched(uri=uri, run_id=version.run_id, path=path) as file:
+    """What a version predicted; None where its run's files are another checkpoint's."""
+    with fetched(uri=uri, run_id=version.run_id, path=predictions_artifact(version)) as file:
         found = recognized(read_predictions(file)) if file else None
     if found is None:
         return None

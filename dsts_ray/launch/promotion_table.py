@@ -10,12 +10,12 @@ _TAGS = ("protocol", "split", "num_videos", "manifest_digest")
 
 
 def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Print the versions of the model, and how the candidate compares with the champion."""
+    """Print each evaluation of the versions, and how the candidate compares with the champion."""
     table = Table(title=escape(f"models:/{verdict.name}"))
     for heading in ("version", "aliases", verdict.metric, *_TAGS):
         table.add_column(heading)
     for version in verdict.versions:
-        mark = " (candidate)" if version.number == verdict.candidate.number else ""
+        mark = " (candidate)" if version is verdict.candidate else ""
         value = version.tags.get(verdict.metric)
         table.add_row(
             version.number + mark,

@@ -2,7 +2,6 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from dsts_ray.data.source import video_bytes
 from dsts_ray.errors import DataError
 from dsts_ray.launch.dataset import manifest_path
 from dsts_ray.launch.home import storage_folder
+from dsts_ray.launch.measurement import CHECKPOINT_ARTIFACT, MEASURED_ON, setup_tags
 from dsts_ray.tracking.mlflow import log_artifacts
 from dsts_ray.tracking.registry import find_version, promote_if_better, register_model
 from dsts_ray.train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_state
@@ -39,12 +39,6 @@ _SERVING_REQUIREMENTS = (
     "torchmetrics",
     "torchvision",
 )
-
-MEASURED_ON = ("split", "num_videos", "protocol", "manifest_digest")
-"""Tags of a version that must be the champion's for their metrics to be compared."""
-
-CHECKPOINT_ARTIFACT = "checkpoint"
-"""Artifact folder of a run's best checkpoint."""
 
 MANIFEST_TAG = "manifest"
 """Tag with the path of the manifest that a version was trained on."""
@@ -114,8 +108,7 @@ def register_checkpoint(
     Raises:
         TrackingError: The registry cannot be reached or refuses.
     """
-    tags = {name: str(value) for name, value in asdict(setup).items() if name != "model"}
-    tags["manifest_digest"] = manifest.split(setup.split).digest
+    tags = setup_tags(setup, manifest.split(setup.split))
     tags[MANIFEST_TAG] = str(manifest_path(config, storage_folder(config)))
     with (checkpoint / WEIGHTS_FILE).open("rb") as weights:
         tags["weights"] = hashlib.file_digest(weights, "sha256").hexdigest()

@@ -137,6 +137,18 @@ def find_version(*, uri: str, name: str, run_id: str, tags: Mapping[str, str]) -
     return str(max(numbers)) if numbers else None
 
 
+def tag_version(*, uri: str, name: str, version: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a version.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    client = connect(uri, patient=True)
+    with translated_errors(uri, f"tag {name} version {version}"):
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+
+
 def _create_version(
     client: MlflowClient, name: str, logged: LoggedModel, tags: Mapping[str, str]
 ) -> str:

@@ -110,6 +110,7 @@ def test_bad_requests(run_job: RunJob, saved: Saved, tmp_path: Path) -> None:
         ((*data, "dsts.num_neurons=4"), ["dsts.num_neurons: cannot be changed"]),
         ((*data, "evaluation.crop_size=64"), ["evaluation.crop_size = 64 exceeds"]),
         ((*data, "--split", "val"), ["no video in split 'val'; it has: test, train", "--split"]),
+        (("--record",), ["--record is for registered versions", "--save keeps"]),
         (("--data", other_classes(saved, tmp_path)), ["5 classes", "the model's head has 4"]),
     ):
         result = evaluate(run_job, saved, *arguments)

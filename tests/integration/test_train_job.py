@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from dsts_ray.data.manifest import Manifest
+from dsts_ray.launch.measurement import MEASURED_ON
 from dsts_ray.tracking.mlflow import connect
 from tests.support.jobs import REPOSITORY, Home, TrainedRun
 
@@ -143,7 +144,7 @@ def test_evaluate_reproduces_the_registered_metrics_from_another_folder_and_home
     home.token.parent.mkdir()
     home.token.write_text("0" * 64)
     store = ("--tracking-uri", trained.tracking_uri)
-    evaluation = home.job("evaluate.py", "--model", CHAMPION, *store)
+    evaluation = home.job("evaluate.py", "--model", CHAMPION, "--record", *store)
     assert evaluation.returncode == 0, evaluation.stderr
     assert not (home.work / "runs" / "data").exists()
     cells = [line.split("│") for line in evaluation.stdout.splitlines() if line.startswith("│")]
@@ -154,6 +155,13 @@ def test_evaluate_reproduces_the_registered_metrics_from_another_folder_and_home
     assert {"val/top1", "val/top5", "val/mean_class_accuracy"} <= printed.keys()
     for name, value in printed.items():
         assert value == pytest.approx(float(tags[name]), abs=1e-6), name
+    (recorded,) = (json.loads(tag) for key, tag in tags.items() if key.startswith("evaluation."))
+    assert recorded.items() >= {name: tags[name] for name in MEASURED_ON}.items()
+    assert float(recorded["val/top1"]) == printed["val/top1"]
+    run_id, folder = trained.summary["mlflow_run_id"], str(Path(recorded["predictions"]).parent)
+    assert [file.path for file in client.list_artifacts(run_id, folder)] == [
+        recorded["predictions"]
+    ]
 
 
 def test_predict_names_classes_neurons_and_the_broken_file(

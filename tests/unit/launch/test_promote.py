@@ -2,18 +2,25 @@
 
 import getpass
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.errors import ConfigError, TrackingError
+from dsts_ray.launch.measurement import record_evaluation
 from dsts_ray.launch.promote import judge, promote, signature
 from dsts_ray.tracking.connection import connect
 from dsts_ray.tracking.promotion import WHO, WHY, roll_back
+from dsts_ray.tracking.registry import ResolvedModel
 from tests.support.store import new_store
-from tests.support.versions import add_version
+from tests.support.sweeps import predictions
+from tests.support.versions import NUM_VIDEOS, add_version
 
+VIDEOS = Manifest(pa.Table.from_pylist([], SCHEMA), ("x", "y", "z"))
 Register = Callable[..., str]
 
 
@@ -120,6 +127,46 @@ def test_without_a_champion_versions_measured_differently_have_no_best(
     with pytest.raises(ConfigError, match="declare --protocol and --split, or name a version"):
         decide(uri, protocol="2x3")
     assert "its protocol is 2x3, the champion's is 1x1" in decide(uri, "2", protocol="2x3")
+
+
+def evaluated(
+    uri: str, number: str, top1: float, protocol: str = "1x1", split: str = "test"
+) -> None:
+    """What ``jobs/evaluate.py --record`` leaves of a version that recognized the first videos."""
+    version = connect(uri).get_model_version("m", number)
+    saved = predictions([video < top1 * NUM_VIDEOS for video in range(NUM_VIDEOS)])
+    saved = replace(saved, setup=replace(saved.setup, protocol=protocol, split=split))
+    resolved = ResolvedModel(Path(), "m", number, version.run_id, {})
+    record_evaluation(resolved, saved, videos=VIDEOS, uri=uri)
+
+
+def test_an_evaluation_recorded_later_is_compared_as_declared(uri: str, register: Register) -> None:
+    register(0.5)
+    decide(uri)
+    register(0.45)
+    evaluated(uri, "1", 0.5, protocol="2x3")
+    with pytest.raises(ConfigError, match="no version of m has val/top1 measured by protocol 4x3"):
+        decide(uri, protocol="4x3")
+    evaluated(uri, "2", 0.9, protocol="2x3")
+    verdict = judge("m", None, uri=uri, metric="val/top1", protocol="2x3", split=None)
+    assert verdict.candidate.number == "2"
+    assert verdict.difference is not None
+    assert verdict.difference.mean == pytest.approx(0.4)
+    assert len(verdict.versions) == 4  # rows of the table
+    assert "changes by -5.00 points" in decide(uri, "2")[0]  # as they were registered
+    assert decide(uri, "2", protocol="2x3") == []
+    assert aliases(uri) == {"champion": "2", "previous": "1"}
+
+
+def test_an_evaluation_of_the_same_setup_takes_the_place_of_the_one_before(
+    uri: str, register: Register
+) -> None:
+    register(0.5)
+    for top1 in (0.3, 0.6):
+        evaluated(uri, "1", top1, split="val")
+    verdict = judge("m", "1", uri=uri, metric="val/top1", protocol=None, split="val")
+    assert [version.tags["val/top1"] for version in verdict.versions] == ["0.5", "0.6"]
+    assert verdict.candidate.tags["val/top1"] == "0.6"
 
 
 def test_without_predictions_nobody_can_say_how_sure_it_is(uri: str, register: Register) -> None:
