@@ -33,7 +33,7 @@ from dsts_ray.data.clip import ClipSpec
 from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.geometry import multi_scale_crop
 from dsts_ray.data.order import TrainingOrder
-from dsts_ray.data.pipeline import batches, execution_options, training_stream
+from dsts_ray.data.pipeline import batches, training_stream
 from dsts_ray.data.sampling import random_frames
 
 NUM_PROCESSES = 2
@@ -114,7 +114,6 @@ def _stream(manifest: Path, num_clips: int, num_batches: int) -> Iterator[Tensor
         num_batches=num_batches,
         decoders=DecoderPool(num_decoders=NUM_PROCESSES, cpus=0.75, timeout_s=60.0),
     )
-    dataset.context.execution_options = execution_options()
     (shard,) = dataset.streaming_split(1, equal=True)
     for rows in batches(shard, batch_size=_BATCH_SIZE, prefetch_blocks=2):
         yield torch.from_numpy(rows["clip"].copy())

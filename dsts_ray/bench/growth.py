@@ -17,7 +17,7 @@ from dsts_ray.bench.rows import Row
 from dsts_ray.data.decoder_pool import DecoderPool
 from dsts_ray.data.manifest import SCHEMA, Manifest
 from dsts_ray.data.order import TrainingOrder
-from dsts_ray.data.pipeline import batches, execution_options, training_stream
+from dsts_ray.data.pipeline import batches, training_stream
 
 _SIZES = (10**4, 10**5, 10**6, 10**7)
 _BATCH_SIZE = 8
@@ -112,7 +112,6 @@ def _read_first_batch(path: Path) -> int:
         num_batches=len(table) * _NUM_EPOCHS // _BATCH_SIZE,
         decoders=DecoderPool(num_decoders=1, cpus=1.0, timeout_s=60.0),
     )
-    dataset.context.execution_options = execution_options()
     (shard,) = dataset.streaming_split(1, equal=True)
     next(batches(shard, batch_size=_BATCH_SIZE, prefetch_blocks=1))
     return table.nbytes

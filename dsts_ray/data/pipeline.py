@@ -18,7 +18,14 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import DataContext, Dataset, Datasource, ExecutionOptions, ReadTask
+from ray.data import (
+    DataContext,
+    Dataset,
+    Datasource,
+    ExecutionOptions,
+    ExecutionResources,
+    ReadTask,
+)
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.data.block import BlockMetadata
@@ -39,6 +46,7 @@ _BLOCK_BYTES = 16 * 2**20
 _MAX_BATCHES_PER_BLOCK = 8
 _REST_S = 0.02
 _NUMBER_BYTES = 8
+_SHARE_OF_STORE = 0.4  # a run has two streams
 _COLUMNS = [
     *("label", "path", "shard", "row", "start_frame", "end_frame"),
     *("width", "height", "rotation"),
@@ -216,7 +224,8 @@ def window_stream(
         videos,
         len(parts),
         decoders,
-        WindowDecodingActor,
+        actor=WindowDecodingActor,
+        preserve_order=False,
     )
 
 
@@ -226,11 +235,6 @@ def videos_per_block(spec: ViewSpec, batch_size: int) -> int:
 
 
 test_stream.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
-
-
-def execution_options() -> ExecutionOptions:
-    """Options every stream runs under: order preserved."""
-    return ExecutionOptions(preserve_order=True)
 
 
 def batches(
@@ -271,7 +275,9 @@ def _decoded(
     videos: pa.Table,
     num_blocks: int,
     decoders: DecoderPool,
+    *,
     actor: type = DecodingActor,
+    preserve_order: bool = True,
 ) -> Dataset:
     numbers = ray.data.read_datasource(
         BlockNumbers(num_blocks), override_num_blocks=1, num_cpus=CPUS_TO_COUNT, concurrency=1
@@ -291,4 +297,24 @@ def _decoded(
         batch_size=None,
     )
     decoded.context.custom_execution_callback_classes = [RestBetweenSteps]
+    decoded.context.execution_options = ExecutionOptions(
+        preserve_order=preserve_order,
+        resource_limits=ExecutionResources.for_limits(object_store_memory=_most_bytes(decoders)),
+    )
     return decoded
+
+
+def _most_bytes(decoders: DecoderPool) -> float:
+    """Of a stream in object stores, so that any one node that decodes has room for it.
+
+    Ray Data alone would fill half of all nodes' stores together, on whichever node decodes, which
+    then spills to its disk.
+    """
+    asked = {"CPU": decoders.cpus, **decoders.custom_resources}
+    stores = (
+        node["Resources"]["object_store_memory"]
+        for node in ray.nodes()
+        if node["Alive"]
+        and all(node["Resources"].get(name, 0) >= amount for name, amount in asked.items())
+    )
+    return _SHARE_OF_STORE * min(stores, default=math.inf)

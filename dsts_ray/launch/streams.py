@@ -15,12 +15,7 @@ from dsts_ray.build import build_decoder_pool
 from dsts_ray.config.schema import Config
 from dsts_ray.data.clip import ClipSpec, ViewSpec
 from dsts_ray.data.order import TrainingOrder
-from dsts_ray.data.pipeline import (
-    execution_options,
-    test_stream,
-    training_stream,
-    videos_per_block,
-)
+from dsts_ray.data.pipeline import test_stream, training_stream, videos_per_block
 
 TRAIN, VAL = "train", "val"
 
@@ -54,7 +49,7 @@ class RunStreams(DataConfig):
             view_spec: How they become the views of an evaluation.
             board: Knows the first step.
         """
-        super().__init__(execution_options=execution_options())
+        super().__init__()
         self._config, self._manifest, self._board = config, manifest, board
         self._order, self._num_steps = order, num_steps
         self._clip_spec, self._view_spec = clip_spec, view_spec
@@ -75,7 +70,9 @@ class RunStreams(DataConfig):
         config = self._config.with_workers(world_size)
         streams = {TRAIN: self._training, VAL: self._evaluation}
         made = {name: streams[name](config) for name in datasets}
-        return super().configure(made, world_size, worker_handles, worker_node_ids, **kwargs)
+        options = {name: stream.context.execution_options for name, stream in made.items()}
+        splits = DataConfig(execution_options=options)
+        return splits.configure(made, world_size, worker_handles, worker_node_ids, **kwargs)
 
     def _training(self, config: Config) -> Dataset:
         first_step: Any = ray.get(self._board.first_step.remote())

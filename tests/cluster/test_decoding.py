@@ -44,11 +44,6 @@ def test_the_node_that_decodes_is_lost(nodes: Nodes) -> None:
     assert_every_clip_once(run, latest_step(run.folder / "checkpoints"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Ray Data fills half of all nodes' object stores together; the decoding node's is less",
-)
 def test_workers_that_stall_let_no_clip_spill(nodes: Nodes) -> None:
     """An epoch more than the object stores hold waits for them, and they go on."""
     workers = [nodes.start_node(), nodes.start_node()]

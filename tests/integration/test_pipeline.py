@@ -21,7 +21,6 @@ from dsts_ray.data.index import index_dataset
 from dsts_ray.data.order import NO_SAMPLE, TrainingOrder
 from dsts_ray.data.pipeline import (
     batches,
-    execution_options,
     test_stream,
     training_stream,
     window_stream,
@@ -66,7 +65,6 @@ def stream(manifest: Path, order: TrainingOrder = ORDER, first_batch: int = 0) -
 
 def on_workers(dataset: Dataset, num_workers: int, block_size: int) -> list[list[Rows]]:
     """Blocks by worker, split as Ray Train splits them."""
-    dataset.context.execution_options = execution_options()
     received: list[list[Rows]] = [[] for _ in range(num_workers)]
 
     def consume(rank: int, shard: Any) -> None:  # noqa: ANN401
@@ -258,7 +256,6 @@ def test_evaluation_goes_on_beside_a_training_stream_that_memory_holds_back(
         num_batches=300,  # 0.9 GB in all, more than the object store holds
         decoders=DecoderPool(num_decoders=1, cpus=0.4, timeout_s=60.0),
     )
-    training.context.execution_options = execution_options()
     (shard,) = training.streaming_split(1, equal=True)
     held_back = batches(shard, batch_size=4, prefetch_blocks=1)
     next(held_back)
