@@ -16,7 +16,6 @@ from dsts_ray.data.batch import ClipBatch
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws, Role
-from dsts_ray.models.dsts.neurons import differentiated_once
 from dsts_ray.models.recognizer import Recognition, Recognizer
 from dsts_ray.models.synchronize import num_workers
 from dsts_ray.train.collective import gather_rows, sum_over_workers
@@ -269,7 +268,7 @@ class TrainingStep:
         parameters = dict(classifier.named_parameters())
         frozen = {name: parameters[name].detach() for name in self._frozen_names}
         draws = self._draws(step, "train", batch)
-        with self._autocast(batch), differentiated_once(classifier):
+        with self._autocast(batch):
             recognition = functional_call(classifier, frozen, (output, draws))
             loss = criterion(recognition.logits)
             auxiliary = [term(criterion, draws) for term in output.auxiliary_losses]

@@ -20,7 +20,6 @@ from torch.profiler import record_function
 from dsts_ray.models.backbones.output import BackboneOutput, Criterion
 from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws
-from dsts_ray.models.dsts.neurons import differentiated_once
 from dsts_ray.models.recognizer import Classifier, Recognition
 from dsts_ray.train.collective import mean_over_workers
 from dsts_ray.train.partition import Partition
@@ -105,10 +104,9 @@ def upstream_gradient(
             )
         }
     with frozen_statistics(classifier), record_function("meta update"):
-        with differentiated_once(classifier):
-            held_out_loss = _joined_loss(
-                _passes(classifier, {**parameters, **moved, **copies}, held_out), held_out
-            )
+        held_out_loss = _joined_loss(
+            _passes(classifier, {**parameters, **moved, **copies}, held_out), held_out
+        )
         held_out_gradients = torch.autograd.grad(
             held_out_loss, (*moved.values(), *copies.values()), materialize_grads=True
         )

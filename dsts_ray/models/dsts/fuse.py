@@ -63,15 +63,14 @@ class Fuse(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "batch neurons width time height width_px"],
-        neurons: slice | Tensor = slice(None),
+        kernels: Float[Tensor, "neurons channels per_group kt kh kw"],
     ) -> Float[Tensor, "batch channels time height width_px"]:
         """Fuse weighted outputs Z and add them up over neurons.
 
         Args:
             features: One in dimension 1 where the convolution is shared.
-            neurons: Which neurons dimension 1 holds.
+            kernels: Of the neurons in dimension 1.
         """
-        kernels = self.weight if self.is_shared else self.weight[neurons]
         shuffled = rearrange(features, "b n (g o) t h w -> b n (o g) t h w", g=self.shuffle_groups)
         packed = rearrange(shuffled, "b n (f i) t h w -> b (f n i) t h w", f=self.groups)
         packed_kernels = rearrange(kernels, "n o i t h w -> o (n i) t h w")

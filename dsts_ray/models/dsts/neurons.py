@@ -7,21 +7,19 @@ Differences from the paper: those of ``operators.py``, ``neuron_norm.py`` and ``
 output for a sample is sum_n w_n Z'_n with the one-hot weights of its selection, so ``dense`` and
 ``sparse`` return the same; their gradients differ in the selection:
 
-    - ``dense`` computes all neurons in training. The gradient with respect to w_n is <dL/dZ', Z'_n>
+    - ``dense`` uses all neurons in training. The gradient with respect to w_n is <dL/dZ', Z'_n>
       for every n: the straight-through Gumbel-softmax of the paper.
     - ``sparse`` computes the activated neuron alone. The gradient with respect to the chosen w_n is
       the same, with respect to all others it is 0: the selection learns from the output it made.
 
-In both, the operators' first-order gradient reaches the activated neuron alone. So under
-:func:`differentiated_once` the others of ``dense`` are computed without a graph, for the gradient
-of their weights. At test time only chosen neurons are computed, unless ``test_dispatch`` says
-otherwise. ``gathered`` computes the neuron of a batch of one sample and takes its kernels by index,
-so that which neuron that is stays a value of the computation: what ``sparse`` decides in Python, a
-traced graph cannot.
+In both, the operators' first-order gradient reaches the activated neuron alone, so the others of
+``dense`` are computed where their weights' gradient is, see ``straight_through.py``. At test time
+only chosen neurons are computed, unless ``test_dispatch`` says otherwise. ``gathered`` computes the
+neuron of a batch of one sample and takes its kernels by index, so that which neuron that is stays a
+value of the computation: what ``sparse`` decides in Python, a traced graph cannot.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -33,7 +31,8 @@ from dsts_ray.models.dsts.dispatch import Dispatch, Part, TestDispatch, collect,
 from dsts_ray.models.dsts.fuse import Fuse
 from dsts_ray.models.dsts.gates import GateSample
 from dsts_ray.models.dsts.neuron_norm import NeuronNorm, output_moments, routed_moments
-from dsts_ray.models.dsts.operators import FactorizedOperators, VolumeOperator
+from dsts_ray.models.dsts.operators import FactorizedOperators, Kernels, KernelSet, VolumeOperator
+from dsts_ray.models.dsts.straight_through import straight_through
 from dsts_ray.models.dsts.synapse import Selection
 
 Norm = tuple[Tensor, Tensor]
@@ -47,7 +46,6 @@ class SpecializedNeurons(nn.Module):
         dispatch: Neurons computed in training.
         test_dispatch: Neurons computed at test time; ``dense`` is for comparison, ``gathered`` for
             exported graphs of one sample.
-        once: Training passes are differentiated once.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class SpecializedNeurons(nn.Module):
         super().__init__()
         self.operators = operators
         kernels = list(operators.parameters())
-        self.num_neurons = len(kernels[0])
+        self.num_operators, self.num_neurons = len(kernels), len(kernels[0])
         self.operator_norm = NeuronNorm(
             num_neurons=self.num_neurons, channels=sum(kernel.shape[1] for kernel in kernels)
         )
@@ -69,7 +67,6 @@ class SpecializedNeurons(nn.Module):
         self.groups = operators.groups
         self.dispatch: Dispatch = dispatch
         self.test_dispatch: TestDispatch = "sparse"
-        self.once = False
 
     def forward(
         self,
@@ -85,23 +82,35 @@ class SpecializedNeurons(nn.Module):
             gates: None without gates.
         """
         kernel_sets = self.operators(gates)
+        if self.training and self.dispatch == "dense" and selection is not None:
+            return self._through(features, selection, kernel_sets)
         dispatch = self.dispatch if self.training else self.test_dispatch
         norm = None if self.training else self.operator_norm(None)
-        without_graph = self.training and self.once and dispatch == "dense"
-        if selection is None or not without_graph or self.num_neurons == 1:
-            parts = list(parts_of(features, selection, kernel_sets, dispatch))
-            combined, _ = self._combine(features, parts, selection, norm)
-            return self._merge(combined, parts, selection)
+        parts = list(parts_of(features, selection, kernel_sets, dispatch))
+        combined, _ = self._combine(features, parts, selection, norm)
+        return self._merge(combined, parts, selection)
 
-        fixed = selection._replace(weights=selection.weights.detach())
-        parts = list(parts_of(features, fixed, kernel_sets, "sparse"))
-        combined, norm = self._combine(features, parts, fixed, None)
-        chosen = self._merge(combined, parts, fixed)
-        with torch.no_grad():
-            parts = list(parts_of(features, selection, kernel_sets, "dense"))
-            combined, _ = self._combine(features, parts, selection, norm)
-        differences = selection._replace(weights=selection.weights - fixed.weights)
-        return chosen + self._merge(combined, parts, differences)
+    def _through(
+        self, features: Tensor, selection: Selection, kernel_sets: Sequence[KernelSet]
+    ) -> Tensor:
+        """Z' of the activated neurons, with the gradient of the weights of the others."""
+        parts = list(parts_of(features, selection, kernel_sets, "sparse"))
+        combined, norm = self._combine(features, parts, selection, None)
+        merged = self._merge(combined, parts, selection)
+        for own in kernel_sets:
+            inputs = (*norm, self.fuse.weight, *own.kernels, *(own.gates or ()))
+            merged = straight_through(
+                merged, features, inputs, self._output, selection=selection, takes=own.takes
+            )
+        return merged
+
+    def _output(
+        self, features: Tensor, factors: Tensor, summands: Tensor, fuse: Tensor, *rest: Tensor
+    ) -> Tensor:
+        """Z'_n of one neuron; ``rest`` are its kernels and, where it has any, their gates."""
+        kernels, gates = rest[: self.num_operators], rest[self.num_operators :]
+        whole = KernelSet(kernels, gates or None, None).whole()
+        return self.fuse(_joined(self._fold(features, whole, (factors, summands))), fuse)
 
     def _combine(
         self,
@@ -113,7 +122,10 @@ class SpecializedNeurons(nn.Module):
         """Z of every part by a given normalization or by that of the batch at hand."""
         inputs = deal(features, parts)
         if norm is not None:
-            return [self._fold(*own, norm) for own in zip(inputs, parts, strict=True)], norm
+            return [
+                self._fold(own, part.kernels, (norm[0][part.neurons], norm[1][part.neurons]))
+                for own, part in zip(inputs, parts, strict=True)
+            ], norm
         dtype = self.operator_norm.weight.dtype  # autocast must not round what follows
         outputs = [
             [convolve(own, kernels, self.groups).to(dtype) for kernels in part.kernels]
@@ -143,17 +155,16 @@ class SpecializedNeurons(nn.Module):
         ]
         return _added(activated)  # Eq. 8
 
-    def _fold(self, inputs: Tensor, part: Part, norm: Norm) -> Tensor:
+    def _fold(self, inputs: Tensor, kernel_sets: Kernels, norm: Norm) -> Tensor:
         """Operate with kernels that normalize, rectify, and add the operators' outputs."""
         factors, summands = (
-            rearrange(values[part.neurons], "n (k o) -> k n o", k=len(part.kernels))
-            for values in norm
+            rearrange(values, "n (k o) -> k n o", k=len(kernel_sets)) for values in norm
         )
         activated = [
             convolve(
                 inputs, kernels * factor[..., None, None, None, None], self.groups, summand
             ).relu_()
-            for kernels, factor, summand in zip(part.kernels, factors, summands, strict=True)
+            for kernels, factor, summand in zip(kernel_sets, factors, summands, strict=True)
         ]
         return _added(activated)
 
@@ -180,9 +191,12 @@ class SpecializedNeurons(nn.Module):
             self._weigh(own, part, selection) for own, part in zip(combined, parts, strict=True)
         ]
         if not self.fuse.is_shared:
-            fused = [self.fuse(own, part.neurons) for own, part in zip(fused, parts, strict=True)]
+            fused = [
+                self.fuse(own, self.fuse.weight[part.neurons])
+                for own, part in zip(fused, parts, strict=True)
+            ]
         joined = collect(fused, parts)
-        return self.fuse(joined) if self.fuse.is_shared else joined
+        return self.fuse(joined, self.fuse.weight) if self.fuse.is_shared else joined
 
     def _weights(self, part: Part, selection: Selection | None) -> Tensor:
         """Weights of the part's rows and neurons."""
@@ -202,20 +216,12 @@ class SpecializedNeurons(nn.Module):
                     )
             else:
                 combined = combined * weights[:, None, :, None, None, None, None]
-        return rearrange(combined, "b g n o t h w -> b n (g o) t h w")
+        return _joined(combined)
 
 
-@contextmanager
-def differentiated_once(module: nn.Module) -> Iterator[None]:
-    """Promise that training passes of the module's neurons are differentiated once, not twice."""
-    neurons = [own for own in module.modules() if isinstance(own, SpecializedNeurons)]
-    for own in neurons:
-        own.once = True
-    try:
-        yield
-    finally:
-        for own in neurons:
-            own.once = False
+def _joined(combined: Tensor) -> Tensor:
+    """Z as Fuse reads it, its groups together."""
+    return rearrange(combined, "b g n o t h w -> b n (g o) t h w")
 
 
 def _added(activated: Sequence[Tensor]) -> Tensor:

@@ -1,15 +1,18 @@
 """DSTSModule against the loops of the oracle: forward, all gradients, selection, statistics."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle, product
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 
 from dsts_ray.models.draws import Draws
-from dsts_ray.models.dsts.module import DSTSModule
+from dsts_ray.models.dsts.module import DSTSModule, DSTSOutput
 from dsts_ray.models.dsts.variant import Variant as Form
-from tests.support.oracle import Noise, Variant, run_module
+from tests.support.oracle import LayerResult, Noise, Variant, run_module
 
 TOLERANCE = 1e-9
 
@@ -106,17 +109,25 @@ def describe(variant: Variant) -> str:
     )
 
 
-def compare(
-    variant: Variant,
-    size: tuple[int, ...],
-    *,
-    num_neurons: int = 3,
-    num_layers: int = 2,
-    training: bool,
-) -> None:
+class Passes(NamedTuple):
+    """A pass of the module and the oracle's of the same values, with parameters by name."""
+
+    module: DSTSModule
+    output: DSTSOutput
+    parameters: dict[str, Tensor]
+    expected: Tensor
+    layers: list[LayerResult]
+    values: dict[str, Tensor]
+
+
+FEATURES = "features"
+
+
+def passes(
+    variant: Variant, size: tuple[int, ...], *, num_neurons: int, num_layers: int, training: bool
+) -> Passes:
     module = random_module(variant, num_neurons=num_neurons, num_layers=num_layers).train(training)
     features = torch.randn(size, dtype=torch.float64, requires_grad=True)
-    probe = torch.randn(size, dtype=torch.float64)
     ids = torch.arange(size[0])
     draws = Draws(0, 3, "train", ids + 10, ids) if training else None
     values = {
@@ -129,7 +140,22 @@ def compare(
     )
     expected, layers = run_module(values, own, noises, variant, num_layers=num_layers)
     output = module(features, draws)
+    parameters = dict(module.named_parameters()) | {FEATURES: features}
+    return Passes(module, output, parameters, expected, layers, values | {FEATURES: own})
 
+
+def compare(
+    variant: Variant,
+    size: tuple[int, ...],
+    *,
+    num_neurons: int = 3,
+    num_layers: int = 2,
+    training: bool,
+) -> None:
+    module, output, parameters, expected, layers, values = passes(
+        variant, size, num_neurons=num_neurons, num_layers=num_layers, training=training
+    )
+    probe = torch.randn(size, dtype=torch.float64)
     torch.testing.assert_close(output.features, expected, rtol=TOLERANCE, atol=TOLERANCE)
     assert len(output.selections) == (num_layers if variant.synapse == "gumbel" else 0)
     for selection, layer in zip(output.selections, layers, strict=False):
@@ -140,8 +166,7 @@ def compare(
         )
     (output.features * probe).sum().backward()
     (expected * probe).sum().backward()
-    torch.testing.assert_close(features.grad, own.grad, rtol=TOLERANCE, atol=TOLERANCE)
-    for name, parameter in module.named_parameters():
+    for name, parameter in parameters.items():
         zeros = torch.zeros_like(parameter)
         mine = zeros if parameter.grad is None else parameter.grad
         theirs = values[name].grad
@@ -160,8 +185,34 @@ def compare(
                 after[f"layers.{index}.{name}"], value.detach(), rtol=TOLERANCE, atol=TOLERANCE
             )
     if not training:
-        for name, value in values.items():
-            assert torch.equal(after[name], value)
+        for name, value in after.items():
+            assert torch.equal(value, values[name])
+
+
+@pytest.mark.parametrize("variant", [*TABLES, *FUSE[::3], *EDGES], ids=describe)
+@pytest.mark.parametrize("size", [(4, *BASE[1:]), (1, 4, 1, 3, 2)], ids=str)
+def test_second_derivatives_equal_the_oracles(variant: Variant, size: tuple[int, ...]) -> None:
+    """Of the gradient along a random direction of all parameters and features."""
+    _, output, parameters, expected, _, values = passes(
+        variant, size, num_neurons=3, num_layers=2, training=True
+    )
+    probe = torch.randn(size, dtype=torch.float64)
+    directions = {name: torch.randn_like(value) for name, value in parameters.items()}
+    found, wanted = (
+        _twice((result * probe).sum(), [leaves[name] for name in parameters], directions)
+        for result, leaves in ((output.features, parameters), (expected, values))
+    )
+    for name, mine, theirs in zip(parameters, found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def _twice(
+    objective: Tensor, leaves: Sequence[Tensor], directions: Mapping[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """Derivatives of the gradient's product with directions."""
+    first = torch.autograd.grad(objective, leaves, create_graph=True, materialize_grads=True)
+    products = [(one * own).sum() for one, own in zip(first, directions.values(), strict=True)]
+    return torch.autograd.grad(torch.stack(products).sum(), leaves, materialize_grads=True)
 
 
 @pytest.mark.parametrize("variant", TABLES, ids=describe)

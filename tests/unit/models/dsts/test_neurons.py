@@ -9,7 +9,6 @@ from dsts_ray.models.draws import Draws
 from dsts_ray.models.dsts import neurons as neurons_module
 from dsts_ray.models.dsts.dispatch import Dispatch
 from dsts_ray.models.dsts.module import DSTSLayer, DSTSModule
-from dsts_ray.models.dsts.neurons import differentiated_once
 from dsts_ray.models.dsts.operators import FactorizedOperators, masked
 from dsts_ray.models.dsts.synapse import Selection
 from dsts_ray.models.dsts.variant import Variant
@@ -167,57 +166,37 @@ def test_bfloat16_autocast_keeps_selection_and_normalization_in_float32() -> Non
     torch.testing.assert_close(output.features.float(), exact.features, rtol=0.1, atol=0.1)
 
 
-ONCE: list[Form] = [
-    *FORMS,
-    {"num_neurons": 1},
-    {"fuse": "per_neuron", "channel_shuffle": True, "width": 4},
-    {"synapse": "average"},
-]
+def test_a_dense_pass_computes_no_more_than_a_sparse_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor keeps it: neurons that are not activated are computed where their gradient is."""
+    sizes: list[int] = []
 
-
-@pytest.mark.parametrize("form", ONCE, ids=str)
-@pytest.mark.parametrize("num", [1, 6])
-def test_a_pass_that_is_differentiated_once_has_the_same_gradients(form: Form, num: int) -> None:
-    dense, _ = modules(form)
-    dense.train()
-    features, draws = inputs(num)
-    features.requires_grad_()
-    along = torch.randn_like(features)
-    wanted = (features, *dense.parameters())
-
-    def gradients() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(
-            (dense(features, draws).features * along).sum(),
-            wanted,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-
-    expected = gradients()
-    with differentiated_once(dense):
-        found = gradients()
-    again = gradients()
-    for one, other, third in zip(expected, found, again, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-10)
-        assert torch.equal(third, one)
-
-
-def test_a_pass_that_is_differentiated_once_keeps_the_graph_of_chosen_neurons_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    dense, _ = modules()
-    features, draws = inputs(2)
-    kept: list[int] = []
-
-    def counted(inputs: Tensor, kernels: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-        kept.append(len(kernels) * torch.is_grad_enabled())
-        return convolve(inputs, kernels, *rest)
+    def counted(features: Tensor, kernels: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
+        sizes.append(len(features) * len(kernels))
+        return convolve(features, kernels, *rest)
 
     convolve = neurons_module.convolve
     monkeypatch.setattr(neurons_module, "convolve", counted)
-    dense.train()(features, draws)
-    whole = sum(kept)
-    kept.clear()
-    with differentiated_once(dense):
-        dense(features, draws)
-    assert sum(kept) <= whole / 2
+    features, draws = inputs(5)
+    for module in modules():
+        sizes.clear()
+        output = module.train()(features, draws)
+        assert sum(sizes) == 2 * 2 * 5
+    sizes.clear()
+    dense, _ = modules()
+    output = dense(features, draws)
+    torch.autograd.grad(output.features.sum(), list(dense.parameters()))
+    assert sum(sizes) == 4 * 2 * 2 * 5
+
+
+def test_bfloat16_autocast_holds_where_gradients_are_computed_later() -> None:
+    dense, _ = modules()
+    dense.float().train()
+    features, draws = inputs(6)
+    kinds = []
+    for autocast in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, autocast):
+            output = dense(features.float(), draws)
+        kinds.append(torch.autograd.grad(output.features.pow(2).sum(), list(dense.parameters())))
+    for rounded, exact in zip(*kinds, strict=True):
+        error = (rounded - exact).norm() / exact.norm()
+        assert error < 0.1
