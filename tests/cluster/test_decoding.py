@@ -36,8 +36,7 @@ def test_the_node_that_decodes_is_lost(nodes: Nodes) -> None:
         kill_tree(victim)
         run.reached(reached + 40)
         print(f"40 steps and the loss of their decoders in {time.monotonic() - started:.0f} s")
-        run.process.send_signal(signal.SIGTERM)
-        assert run.ended() == 2, run.told()
+        run.stop()
     finally:
         kill_tree(run.process)
         print(run.told())
@@ -60,8 +59,7 @@ def test_workers_that_stall_let_no_clip_spill(nodes: Nodes) -> None:
             process.send_signal(signal.SIGCONT)
         assert not spilled
         run.reached(run.num_recorded() + 40)
-        run.process.send_signal(signal.SIGTERM)
-        assert run.ended() == 2, run.told()
+        run.stop()
         assert "a worker failed" not in run.told()
     finally:
         kill_tree(run.process)

@@ -1,7 +1,5 @@
 """Nodes go and come, and a run goes on with as many workers as there is room for."""
 
-import signal
-
 import pytest
 
 from dsts_ray.launch.snapshot import latest_step
@@ -27,8 +25,7 @@ def test_two_workers_one_and_two_again(nodes: Nodes) -> None:
         line = "2 workers instead of 1 go on from step"
         seconds["more"] = run.recovered(line, nodes.start_node)
         run.reached(run.num_recorded() + 10)
-        run.process.send_signal(signal.SIGTERM)
-        assert run.ended() == 2, run.told()
+        run.stop()
     finally:
         kill_tree(run.process)
         print(seconds, run.told())

@@ -122,6 +122,11 @@ class Training:
         """Wait until something has happened in the run, which must not end; returns seconds."""
         return wait_for(self.process, happened, seconds, self.told)
 
+    def stop(self) -> None:
+        """Ask it to end after a checkpoint, and see that it does."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.ended() == 2, self.told()
+
     def ended(self, seconds: float = 600) -> int:
         """Wait for its end; returns the exit code."""
         return self.process.wait(seconds)
