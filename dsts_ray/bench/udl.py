@@ -12,6 +12,7 @@ from dsts_ray.bench.rows import Row
 from dsts_ray.build import build_step, torch_engine
 from dsts_ray.config.schema import Config
 from dsts_ray.data.batch import ClipBatch
+from dsts_ray.models.batch_norm import frozen_statistics
 from dsts_ray.models.draws import Draws, Role
 from dsts_ray.models.recognizer import Recognizer
 from dsts_ray.train.losses import joined_cross_entropy
@@ -84,9 +85,10 @@ def _same_gradient(setting: Setting, config: Config) -> Row:
 
     def direct() -> list[Tensor]:
         train, held_out = (_whole(b, r) for b, r in zip(batches, _ROLES, strict=True))
-        gradient = algorithm_1.upstream_gradient(
-            model, **names, train=train, held_out=held_out, inner_lr=config.udl.inner_lr
-        )
+        with frozen_statistics(model):  # neurons without samples use theirs
+            gradient = algorithm_1.upstream_gradient(
+                model, **names, train=train, held_out=held_out, inner_lr=config.udl.inner_lr
+            )
         return list(gradient.values())
 
     def ours() -> list[Tensor]:

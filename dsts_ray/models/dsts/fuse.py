@@ -13,7 +13,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from dsts_ray.models.dsts.convolution import convolve_same
 
 FuseKernel = Literal["1x1x1", "1x3x3", "3x1x1"]
 _SIZES = {"1x1x1": (1, 1, 1), "1x3x3": (1, 3, 3), "3x1x1": (3, 1, 1)}
@@ -76,12 +77,7 @@ class Fuse(nn.Module):
         packed_kernels = rearrange(kernels, "n o i t h w -> o (n i) t h w")
         if kernels[0, 0, 0].numel() == 1:
             return _mix(packed, packed_kernels.flatten(1), self.groups)
-        return F.conv3d(
-            packed,
-            packed_kernels,
-            padding=[size // 2 for size in kernels.shape[-3:]],
-            groups=self.groups,
-        )
+        return convolve_same(packed, packed_kernels, self.groups)
 
 
 def _mix(features: Tensor, matrix: Tensor, groups: int) -> Tensor:

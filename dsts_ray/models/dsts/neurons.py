@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dsts_ray.models.dsts.convolution import convolve_same
 from dsts_ray.models.dsts.dispatch import Dispatch, Part, TestDispatch, collect, deal, parts_of
 from dsts_ray.models.dsts.fuse import Fuse
 from dsts_ray.models.dsts.gates import GateSample
@@ -237,6 +238,5 @@ def convolve(
     """Apply the kernels of several neurons to one input as a single grouped convolution."""
     packed = rearrange(kernels, "n (g o) i t h w -> (g n o) i t h w", g=groups)
     summand = None if bias is None else rearrange(bias, "n (g o) -> (g n o)", g=groups)
-    padding = [size // 2 for size in kernels.shape[-3:]]
-    output = F.conv3d(features, packed, summand, padding=padding, groups=groups)
+    output = convolve_same(features, packed, groups, summand)
     return rearrange(output, "b (g n o) t h w -> b g n o t h w", g=groups, n=len(kernels))
