@@ -12,7 +12,7 @@ from tests.support.nodes import Nodes, processes, spilled_objects, training_work
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-STALL_S = 30
+STALL_S = 45
 LASTING = (
     *ON_NODES,
     *("data.num_frames=16", "data.crop_size=128", "data.short_side=128"),  # 0.8 MB a clip

@@ -15,7 +15,8 @@ import psutil
 from tests.support.jobs import Home, free_port, kill_tree, session, wait_for
 
 Node = subprocess.Popen[str]
-STORE_BYTES = 100 * 1024**2
+STORE_BYTES = 400 * 1024**2
+"""Of each node: more than twice what decoders of 16 MiB blocks have in the making."""
 
 
 @dataclass
