@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 STALL_S = 45
 LASTING = (
     *ON_NODES,
-    *("data.num_frames=16", "data.crop_size=128", "data.short_side=128"),  # 0.8 MB a clip
+    *("data.num_frames=16", "data.crop_size=96", "data.short_side=96"),  # 0.4 MB a clip
     *("train.num_epochs=400", "train.evaluate_every_epochs=400"),
 )
 """More clips than the object stores hold, so that decoders wait for the workers."""

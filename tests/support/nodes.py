@@ -15,8 +15,8 @@ import psutil
 from tests.support.jobs import Home, free_port, kill_tree, session, wait_for
 
 Node = subprocess.Popen[str]
-STORE_BYTES = 400 * 1024**2
-"""Of each node: more than twice what decoders of 16 MiB blocks have in the making."""
+STORE_BYTES = 150 * 1024**2
+"""Of each node: more than twice the blocks that its decoders have in the making."""
 
 
 @dataclass
