@@ -101,16 +101,22 @@ def test_sparse_dispatch_computes_no_idle_neuron_in_training(form: Form) -> None
         torch.testing.assert_close(again.features, expected.features)
 
 
-def test_each_sample_passes_each_operator_of_one_neuron(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, _ = modules()
-    sizes: list[int] = []
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Samples times neurons of every convolution of an operator from now on."""
+    found: list[int] = []
 
     def counted(features: Tensor, kernels: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-        sizes.append(len(features) * len(kernels))
+        found.append(len(features) * len(kernels))
         return convolve(features, kernels, *rest)
 
     convolve = neurons_module.convolve
     monkeypatch.setattr(neurons_module, "convolve", counted)
+    return found
+
+
+def test_each_sample_passes_each_operator_of_one_neuron(sizes: list[int]) -> None:
+    dense, _ = modules()
     for num in (1, 9):
         sizes.clear()
         features, _ = inputs(num)
@@ -166,16 +172,8 @@ def test_bfloat16_autocast_keeps_selection_and_normalization_in_float32() -> Non
     torch.testing.assert_close(output.features.float(), exact.features, rtol=0.1, atol=0.1)
 
 
-def test_a_dense_pass_computes_no_more_than_a_sparse_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dense_pass_computes_no_more_than_a_sparse_one(sizes: list[int]) -> None:
     """Nor keeps it: neurons that are not activated are computed where their gradient is."""
-    sizes: list[int] = []
-
-    def counted(features: Tensor, kernels: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-        sizes.append(len(features) * len(kernels))
-        return convolve(features, kernels, *rest)
-
-    convolve = neurons_module.convolve
-    monkeypatch.setattr(neurons_module, "convolve", counted)
     features, draws = inputs(5)
     for module in modules():
         sizes.clear()
